@@ -1,0 +1,20 @@
+//! The decisions of oomguard.
+//!
+//! Pure: the same inputs give the same effects. It never reads a clock, a file or the environment, never
+//! starts or signals anything, and once its jobs are known it never allocates. Whoever drives it reads the
+//! sensors when [`engine::Engine::next_look`] says so, feeds [`effect::Input`]s, and performs the
+//! [`effect::Effect`]s that come out.
+
+pub mod clock;
+pub mod effect;
+pub mod event;
+pub mod policy;
+pub mod sample;
+pub mod units;
+
+pub use clock::Instant;
+pub use effect::{Effect, Exit, Input, JobId, LimitEvent, Urgency, Word};
+pub use event::{Cause, Event, Level, Parked, Pause, Reason};
+pub use policy::{Enforcement, HostPolicy, JobPolicy, Restart};
+pub use sample::{HostSample, JobSample, Reading, Why};
+pub use units::Bytes;

@@ -1,0 +1,69 @@
+//! What the sensors saw: plain numbers, with "unknown, because" as a value of its own.
+
+use serde::{Deserialize, Serialize};
+
+use crate::effect::JobId;
+use crate::units::Bytes;
+
+/// Why a reading is not known. Said once to people, never turned into 0 or -1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// This kernel or platform does not offer it.
+    NotSupported,
+    /// It is there, but not for us.
+    NoPermission,
+    /// The process or file went away.
+    Vanished,
+    /// It was there and could not be understood.
+    Malformed,
+    /// Nothing has been read yet.
+    NotYet,
+    /// The call failed with this `errno`.
+    Errno(i32),
+}
+
+/// A value, or the reason why there is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reading<T> {
+    /// It was read.
+    Known(T),
+    /// It was not.
+    Unknown(Why),
+}
+
+impl<T: Copy> Reading<T> {
+    /// The value, if it is known.
+    pub fn known(self) -> Option<T> {
+        match self {
+            Reading::Known(value) => Some(value),
+            Reading::Unknown(_) => None,
+        }
+    }
+}
+
+/// The whole machine, or the container that we are in, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSample {
+    /// Memory that can still be given without swapping: the smallest of the host's own (with the free pages on
+    /// per-CPU lists) and that of every cgroup limit above us.
+    pub available: Bytes,
+    /// What `available` is out of: RAM, or the smallest cgroup limit above us.
+    pub total: Bytes,
+    /// Unused swap.
+    pub swap_free: Bytes,
+    /// What all jobs together are charged, file cache included, under their common parent.
+    pub charged: Reading<Bytes>,
+    /// Microseconds for which every task was stalled on memory, since boot.
+    pub stalled_us: Reading<u64>,
+}
+
+/// One job at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSample {
+    /// Which job.
+    pub job: JobId,
+    /// Anonymous + shared + kernel memory of its cgroup, else PSS (or RSS, the upper bound) of its tree.
+    pub usage: Reading<Bytes>,
+}

@@ -1,0 +1,1 @@
+//! The guard: drives the engine.

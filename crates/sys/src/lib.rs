@@ -1,0 +1,1 @@
+//! Observes and acts.
