@@ -1,6 +1,8 @@
 //! Everything that can come in and everything that can go out. These two lists are the whole surface of the
 //! engine: whoever drives it matches them exhaustively.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::event::Cause;
@@ -79,8 +81,8 @@ pub enum Input<'a> {
     Add(JobId, JobPolicy),
     /// New rules for a slot, from a re-read configuration.
     Change(JobId, JobPolicy),
-    /// A living job of an earlier guard, with the time for which it has been running already.
-    Adopt(JobId, JobPolicy, std::time::Duration),
+    /// A living job of an earlier guard: how long it has been running, and the how-manieth start it was.
+    Adopt(JobId, JobPolicy, Duration, u32),
     /// It runs.
     Started(JobId),
     /// It could not be started.
@@ -127,6 +129,8 @@ pub enum Effect {
     TerminateTree(JobId),
     /// SIGKILL to the whole tree, and take its memory back.
     Kill(JobId, Cause),
+    /// A new limit for a job that runs.
+    SetLimit(JobId, Bytes),
     /// Throttle it from here on (`None`: no longer). Never left in force without a deadline.
     SetSoft(JobId, Option<Bytes>),
     /// The most that all jobs together may be charged.

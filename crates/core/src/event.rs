@@ -82,6 +82,8 @@ impl Cause {
 pub enum Reason {
     /// It is over its own limit.
     OverLimit,
+    /// It is about to reach its own limit.
+    NearLimit,
     /// It grows fastest.
     FastestGrowth,
     /// Ending it loses the least work per byte.

@@ -5,16 +5,30 @@
 //! sensors when [`engine::Engine::next_look`] says so, feeds [`effect::Input`]s, and performs the
 //! [`effect::Effect`]s that come out.
 
+mod brake;
 pub mod clock;
 pub mod effect;
+pub mod engine;
 pub mod event;
+mod forecast;
+pub mod job;
+mod leak;
+mod level;
+mod lifecycle;
+mod limit;
+mod look;
 pub mod policy;
+pub mod pool;
 pub mod sample;
+mod timer;
 pub mod units;
+mod victim;
 
 pub use clock::Instant;
 pub use effect::{Effect, Exit, Input, JobId, LimitEvent, Urgency, Word};
+pub use engine::Engine;
 pub use event::{Cause, Event, Level, Parked, Pause, Reason};
-pub use policy::{Enforcement, HostPolicy, JobPolicy, Restart};
+pub use job::{Phase, View};
+pub use policy::{Enforcement, HostPolicy, JobPolicy, OnLimit, Restart};
 pub use sample::{HostSample, JobSample, Reading, Why};
 pub use units::Bytes;

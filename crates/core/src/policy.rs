@@ -74,8 +74,20 @@ impl HostPolicy {
 pub enum Restart {
     /// It is over (`oomguard run`, a test file).
     Never,
-    /// A worker of a pool: a new one takes its place.
+    /// A worker of a pool: a new one takes its place unless it ended by itself with success.
+    OnFailure,
+    /// A new one takes its place, whatever its end was.
     Always,
+}
+
+/// What the kernel's kill of one process at the limit means for its job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnLimit {
+    /// The whole job ends: half a job is worth nothing.
+    Job,
+    /// The job outlives the loss of a child.
+    Process,
 }
 
 /// How one job is held and ended.
@@ -93,6 +105,10 @@ pub struct JobPolicy {
     pub timeout: Option<Duration>,
     /// A worker is restarted when it is this old.
     pub max_age: Option<Duration>,
+    /// Added to `max_age` in the first life of a slot, so that the workers of a pool stay apart for ever.
+    pub stagger: Duration,
+    /// What follows when the kernel kills one of its processes at the limit.
+    pub on_limit: OnLimit,
     /// What follows its end.
     pub restart: Restart,
 }
@@ -107,7 +123,9 @@ impl JobPolicy {
             prune_patience: Duration::from_secs(5),
             timeout: None,
             max_age: Some(Duration::from_secs(3600)),
-            restart: Restart::Always,
+            stagger: Duration::ZERO,
+            on_limit: OnLimit::Job,
+            restart: Restart::OnFailure,
         }
     }
 

@@ -53,7 +53,7 @@ pub struct HostSample {
     pub total: Bytes,
     /// Unused swap.
     pub swap_free: Bytes,
-    /// What all jobs together are charged, file cache included, under their common parent.
+    /// Anonymous + shared + kernel memory of all jobs under their common parent, those of other guards included.
     pub charged: Reading<Bytes>,
     /// Microseconds for which every task was stalled on memory, since boot.
     pub stalled_us: Reading<u64>,

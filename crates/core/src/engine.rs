@@ -1,0 +1,290 @@
+//! The engine: takes inputs, keeps the slots, gives effects and events.
+//!
+//! This is the front door and the order of things; what is decided stands in `lifecycle` (how a job starts and
+//! ends), `limit` (how it is held to what it may use), `brake` (what happens when the host is short) and `look`
+//! (when to look again). It never blocks, reads or allocates once its jobs are known.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::brake::Brake;
+use crate::clock::Instant;
+use crate::effect::{Effect, Input, JobId, LimitEvent, Urgency, Word};
+use crate::event::{Cause, Event, Level};
+use crate::forecast::Growth;
+use crate::job::{Job, Phase, View};
+use crate::level::Levels;
+use crate::policy::{HostPolicy, JobPolicy, OnLimit};
+use crate::pool::Random;
+use crate::sample::{HostSample, JobSample};
+use crate::timer::Timer;
+use crate::units::Bytes;
+
+/// Decides everything; see the crate's page.
+#[derive(Debug)]
+pub struct Engine {
+    pub(crate) policy: HostPolicy,
+    pub(crate) jobs: Vec<Job>,
+    pub(crate) host: Option<HostSample>,
+    pub(crate) levels: Levels,
+    /// Growth of what is used on the host.
+    pub(crate) growth: Growth,
+    pub(crate) brake: Brake,
+    /// The slot whose planned restart is in flight.
+    pub(crate) planned: Option<JobId>,
+    pub(crate) shutdown: Option<Urgency>,
+    pub(crate) ceiling: Option<Bytes>,
+    pub(crate) random: Random,
+    pub(crate) look_at: Instant,
+    done: bool,
+    effects: VecDeque<Effect>,
+    events: VecDeque<Event>,
+}
+
+impl Engine {
+    /// An engine without jobs. `seed` only spreads restarts after failures.
+    pub fn new(policy: HostPolicy, seed: u64) -> Engine {
+        Engine {
+            policy,
+            jobs: Vec::new(),
+            host: None,
+            levels: Levels::default(),
+            growth: Growth::default(),
+            brake: Brake::default(),
+            planned: None,
+            shutdown: None,
+            ceiling: None,
+            random: Random(seed),
+            look_at: Instant(0),
+            done: false,
+            effects: VecDeque::new(),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Takes one input. Afterwards drain [`Engine::effect`] and then [`Engine::event`].
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            Input::Add(job, policy) => self.add(now, job, policy),
+            Input::Change(job, policy) => self.change(now, job, policy),
+            Input::Adopt(job, policy, age, attempt) => self.adopt(now, job, policy, age, attempt),
+            Input::Started(job) => self.started(now, job),
+            Input::StartFailed(job) => self.start_failed(now, job),
+            Input::Sample(host, jobs) => self.sampled(now, host, jobs),
+            Input::Limit(job, event) => self.kernel_spoke(now, job, event),
+            Input::Exited(job, exit) => self.exited(now, job, exit),
+            Input::Emptied(job) => self.emptied(now, job),
+            Input::Heard(job, word) => self.heard(now, job, word),
+            Input::Restart(job) => self.restart(now, job),
+            Input::Remove(job, urgency) => self.remove(now, job, urgency),
+            Input::Shutdown(urgency) => self.shut_down(now, urgency),
+            Input::Tick => {}
+        }
+        self.advance(now);
+        self.say_when_done();
+    }
+
+    /// The next thing to do.
+    pub fn effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// The next thing to say.
+    pub fn event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When the engine wants to be called, with a fresh sample if [`Engine::next_look`] is due by then.
+    pub fn deadline(&self) -> Instant {
+        self.jobs.iter().map(|job| job.timers.earliest()).min().unwrap_or(Instant::NEVER).min(self.look_at)
+    }
+
+    /// When the sensors are to be read next.
+    pub fn next_look(&self) -> Instant {
+        self.look_at
+    }
+
+    /// How short memory is.
+    pub fn level(&self) -> Level {
+        self.levels.level()
+    }
+
+    /// The thresholds in force.
+    pub fn host_policy(&self) -> &HostPolicy {
+        &self.policy
+    }
+
+    /// New thresholds, from a re-read configuration.
+    pub fn set_host_policy(&mut self, policy: HostPolicy) {
+        self.policy = policy;
+        self.look_at = Instant(0);
+    }
+
+    /// No slot will do anything any more.
+    pub fn is_done(&self) -> bool {
+        !self.jobs.is_empty() && self.jobs.iter().all(Job::is_final)
+    }
+
+    /// How many slots there are.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// What others may see of a slot.
+    pub fn view(&self, job: JobId, now: Instant) -> Option<View> {
+        let job = self.jobs.get(job.index())?;
+        let until = |timer| match job.timers.get(timer) {
+            Instant::NEVER => None,
+            at => Some(at.since(now)),
+        };
+        Some(View {
+            phase: job.phase,
+            attempt: job.attempt,
+            age: if job.is_alive() { job.age(now) } else { Duration::ZERO },
+            restart_in: until(Timer::Age),
+            start_in: until(Timer::Start).filter(|_| job.phase == Phase::Waiting),
+            usage: job.usage,
+            peak: job.peak,
+            rate: job.growth.rate(),
+            limit: job.policy.limit,
+            failures: job.failures.in_row,
+            asked: job.asked,
+            checks: job.checks,
+        })
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = JobId> + Clone + use<> {
+        (0..self.jobs.len() as u16).map(JobId)
+    }
+
+    pub(crate) fn job(&mut self, job: JobId) -> &mut Job {
+        &mut self.jobs[job.index()]
+    }
+
+    pub(crate) fn available(&self) -> Bytes {
+        self.host.map_or(Bytes::ZERO, |host| host.available)
+    }
+
+    pub(crate) fn act(&mut self, effect: Effect) {
+        self.effects.push_back(effect);
+    }
+
+    pub(crate) fn say(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Makes a slot. From here on nothing may allocate: no input brings more than this out of one job.
+    pub(crate) fn make_slot(&mut self, job: JobId, policy: JobPolicy) {
+        while self.jobs.len() <= job.index() {
+            self.jobs.push(Job { phase: Phase::Over, ..Job::new(policy) });
+        }
+        let attempt = self.job(job).attempt;
+        *self.job(job) = Job { attempt, ..Job::new(policy) };
+        self.effects.reserve(16 + 8 * self.jobs.len());
+        self.events.reserve(16 + 8 * self.jobs.len());
+        self.done = false;
+    }
+
+    fn change(&mut self, now: Instant, id: JobId, policy: JobPolicy) {
+        let job = self.job(id);
+        let before = std::mem::replace(&mut job.policy, policy);
+        if !job.is_alive() {
+            return;
+        }
+        let age_due = policy.max_age.map_or(Instant::NEVER, |age| job.started.after(age + policy.stagger));
+        if before.max_age != policy.max_age {
+            job.timers.set(Timer::Age, age_due.max(now));
+        }
+        if let Some(limit) = policy.limit.filter(|_| before.limit != policy.limit) {
+            self.act(Effect::SetLimit(id, limit));
+            self.arm_soft(id);
+        }
+    }
+
+    fn sampled(&mut self, now: Instant, host: &HostSample, jobs: &[JobSample]) {
+        self.host = Some(*host);
+        self.growth.update(now, host.total.minus(host.available));
+        for sample in jobs {
+            self.measured(now, sample);
+        }
+        if let Some(from) = self.levels.update(now, host, &self.policy) {
+            self.level_changed(from, host.available);
+        }
+        for id in self.ids() {
+            self.hold_to_limit(now, id);
+        }
+        self.brake(now);
+        self.move_ceiling(host);
+        self.look_at = self.when_to_look(now);
+    }
+
+    fn measured(&mut self, now: Instant, sample: &JobSample) {
+        let Some(job) = self.jobs.get_mut(sample.job.index()) else { return };
+        job.usage = sample.usage.known();
+        let Some(usage) = job.usage else { return };
+        job.growth.update(now, usage);
+        if job.is_alive() {
+            job.peak = job.peak.max(usage);
+        }
+    }
+
+    fn level_changed(&mut self, from: Level, available: Bytes) {
+        let to = self.levels.level();
+        self.say(Event::Level { from, to, available });
+        if to > Level::Normal && from == Level::Normal {
+            for id in self.ids() {
+                self.relieve(id);
+            }
+        }
+    }
+
+    fn kernel_spoke(&mut self, now: Instant, id: JobId, event: LimitEvent) {
+        if !self.job(id).is_alive() {
+            return;
+        }
+        match event {
+            // The sample that follows decides.
+            LimitEvent::Soft => self.soft_reached(now, id),
+            LimitEvent::KilledAtLimit => self.kernel_killed(now, id, Cause::Limit),
+            LimitEvent::KilledAbove => self.kernel_killed(now, id, Cause::Reserve),
+        }
+    }
+
+    fn kernel_killed(&mut self, now: Instant, id: JobId, cause: Cause) {
+        self.say(Event::KernelKill { job: id, cause });
+        let job = self.job(id);
+        if job.policy.on_limit == OnLimit::Process {
+            return;
+        }
+        // A job that was being ended for another reason died of this one.
+        if !job.cause.is_some_and(Cause::is_memory) {
+            job.cause = Some(cause);
+        }
+        self.kill(now, id, cause);
+    }
+
+    fn heard(&mut self, now: Instant, id: JobId, word: Word) {
+        let job = self.job(id);
+        match word {
+            Word::Ready | Word::Alive | Word::Stopping => {}
+            Word::Checks => {
+                job.checks = true;
+                self.arm_soft(id);
+            }
+            Word::Trial(_) | Word::Checkpoint => job.unsaved_since = now,
+        }
+    }
+
+    fn say_when_done(&mut self) {
+        let done = self.is_done();
+        if done && !self.done {
+            self.say(Event::Done);
+        }
+        self.done = done;
+    }
+}

@@ -1,0 +1,193 @@
+//! One slot: what is known of its job and where in its life it stands.
+//!
+//! Only state and questions about it; the engine's rooms (`lifecycle`, `limit`, `brake`) change it.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::effect::{Exit, JobId, Urgency};
+use crate::event::Cause;
+use crate::forecast::Growth;
+use crate::leak::LeakWatch;
+use crate::policy::{JobPolicy, Restart};
+use crate::pool::Failures;
+use crate::timer::Timers;
+use crate::units::Bytes;
+use crate::victim::Candidate;
+
+/// Where in its life a slot stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// No job; one is to be started when its `Start` timer is due and there is room.
+    #[default]
+    Waiting,
+    /// The start was ordered.
+    Starting,
+    /// At work.
+    Running,
+    /// SIGTERM was sent.
+    Terminating,
+    /// SIGKILL was sent.
+    Killing,
+    /// Its main process has ended; what is left of the tree is being ended.
+    Draining,
+    /// No process is left; its memory is awaited.
+    Settling,
+    /// SIGKILL did not help in time.
+    Unkillable,
+    /// Given up after failures.
+    Parked,
+    /// Never again.
+    Over,
+}
+
+/// A slot and its job.
+#[derive(Debug)]
+pub struct Job {
+    pub(crate) policy: JobPolicy,
+    pub(crate) phase: Phase,
+    pub(crate) timers: Timers,
+    /// Starts so far.
+    pub(crate) attempt: u32,
+    pub(crate) started: Instant,
+    /// Since when work would be lost: its start, its trial's start, its last checkpoint.
+    pub(crate) unsaved_since: Instant,
+    /// Reads its page, so that it can be asked.
+    pub(crate) checks: bool,
+    pub(crate) usage: Option<Bytes>,
+    pub(crate) usage_at_kill: Bytes,
+    pub(crate) peak: Bytes,
+    pub(crate) growth: Growth,
+    pub(crate) leak: LeakWatch,
+    /// Asked to give back caches, and has not fallen since.
+    pub(crate) relieved: bool,
+    /// Asked to stop its present work, and why.
+    pub(crate) asked: Option<Cause>,
+    /// Why it is being ended; the first cause stands.
+    pub(crate) cause: Option<Cause>,
+    pub(crate) exit: Option<Exit>,
+    pub(crate) killed_at: Option<Instant>,
+    pub(crate) frozen: bool,
+    pub(crate) throttled: bool,
+    /// A planned restart that waits for its turn.
+    pub(crate) due: Option<Cause>,
+    /// Not to be started again, and how it is to end.
+    pub(crate) removed: Option<Urgency>,
+    /// Its `Start` timer was due.
+    pub(crate) start_due: bool,
+    /// It has been said that this slot waits for memory.
+    pub(crate) waits_for_memory: bool,
+    pub(crate) failures: Failures,
+}
+
+impl Job {
+    pub(crate) fn new(policy: JobPolicy) -> Job {
+        Job {
+            policy,
+            phase: Phase::Waiting,
+            timers: Timers::default(),
+            attempt: 0,
+            started: Instant(0),
+            unsaved_since: Instant(0),
+            checks: false,
+            usage: None,
+            usage_at_kill: Bytes::ZERO,
+            peak: Bytes::ZERO,
+            growth: Growth::default(),
+            leak: LeakWatch::default(),
+            relieved: false,
+            asked: None,
+            cause: None,
+            exit: None,
+            killed_at: None,
+            frozen: false,
+            throttled: false,
+            due: None,
+            removed: None,
+            start_due: false,
+            waits_for_memory: false,
+            failures: Failures::default(),
+        }
+    }
+
+    /// Forgets the job that has ended, keeps the slot and its record.
+    pub(crate) fn reset(&mut self) {
+        *self = Job {
+            attempt: self.attempt,
+            removed: self.removed,
+            failures: self.failures,
+            ..Job::new(self.policy)
+        };
+    }
+
+    /// Processes of it may exist.
+    pub fn is_alive(&self) -> bool {
+        use Phase::*;
+        matches!(self.phase, Running | Terminating | Killing | Draining | Unkillable)
+    }
+
+    /// It is on its way out, and its memory with it.
+    pub fn is_dying(&self) -> bool {
+        matches!(self.phase, Phase::Killing | Phase::Draining | Phase::Settling)
+    }
+
+    /// Nothing will happen in this slot any more.
+    pub fn is_final(&self) -> bool {
+        matches!(self.phase, Phase::Parked | Phase::Over | Phase::Unkillable)
+    }
+
+    /// A worker, which gets another chance, rather than a single run.
+    pub(crate) fn is_worker(&self) -> bool {
+        self.policy.restart != Restart::Never
+    }
+
+    pub(crate) fn age(&self, now: Instant) -> Duration {
+        now.since(self.started)
+    }
+
+    /// Where the gentle stages begin: a tenth below the limit, since the kernel's wall at the limit has no grace.
+    pub(crate) fn mark(&self) -> Option<Bytes> {
+        self.policy.limit.map(|limit| limit.percent(90))
+    }
+
+    pub(crate) fn candidate(&self, job: JobId, now: Instant) -> Option<Candidate> {
+        let alive = matches!(self.phase, Phase::Running | Phase::Terminating);
+        let unsaved = now.since(self.unsaved_since);
+        self.usage.filter(|_| alive).map(|usage| Candidate {
+            job,
+            usage,
+            rate: self.growth.rate(),
+            limit: self.policy.limit,
+            unsaved,
+        })
+    }
+}
+
+/// What others may see of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct View {
+    /// Where it stands.
+    pub phase: Phase,
+    /// The how-manieth start.
+    pub attempt: u32,
+    /// Time since its start.
+    pub age: Duration,
+    /// When its planned restart is due, counted from now.
+    pub restart_in: Option<Duration>,
+    /// When it is started again, counted from now.
+    pub start_in: Option<Duration>,
+    /// What it uses.
+    pub usage: Option<Bytes>,
+    /// The most it was seen to use since its start.
+    pub peak: Bytes,
+    /// How fast it grows, bytes per second.
+    pub rate: Bytes,
+    /// What it may use.
+    pub limit: Option<Bytes>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// It was asked to stop its present work.
+    pub asked: Option<Cause>,
+    /// It listens when asked.
+    pub checks: bool,
+}

@@ -1,0 +1,347 @@
+//! How a job starts and ends: start when there is room, SIGTERM, grace, SIGKILL, empty tree, memory back, next.
+//!
+//! Every started job comes through `end` exactly once, with one cause.
+
+use std::time::Duration;
+
+use crate::clock::{Instant, nanos};
+use crate::effect::{Effect, Exit, JobId, Urgency};
+use crate::engine::Engine;
+use crate::event::{Cause, Event, Level, Pause};
+use crate::job::Phase;
+use crate::policy::{HEALTH_EVERY, JobPolicy, KILL_WAIT, LEFTOVER_GRACE, MEMORY_BACK_WAIT, Restart};
+use crate::pool::{Failures, Next};
+use crate::timer::Timer;
+use crate::units::Bytes;
+
+/// What is left of an ended job's memory when it counts as back.
+const BACK_PERCENT: u64 = 10;
+/// Less than this was not worth waiting for.
+const WORTH_WAITING: Bytes = Bytes::mib(64);
+
+impl Engine {
+    /// Does what is due. Called after every input.
+    pub(crate) fn advance(&mut self, now: Instant) {
+        for id in self.ids() {
+            while let Some(timer) = self.job(id).timers.take_due(now) {
+                self.due(now, id, timer);
+            }
+            self.try_start(now, id);
+            self.try_settle(now, id);
+        }
+        self.next_planned(now);
+    }
+
+    fn due(&mut self, now: Instant, id: JobId, timer: Timer) {
+        match timer {
+            Timer::Start => self.job(id).start_due = true,
+            Timer::Age => self.plan(id, Cause::Age),
+            Timer::Timeout => self.stop(now, id, Cause::Timeout),
+            Timer::Prune => self.patience_is_over(now, id),
+            Timer::Grace => self.grace_is_over(now, id),
+            Timer::KillWait => self.did_not_die(now, id),
+            Timer::MemoryBack => self.end(now, id, false),
+            Timer::Soft => self.soft_is_over(now, id),
+            Timer::Health => self.tell_health(now, id),
+        }
+    }
+
+    // --- start ---------------------------------------------------------------------------------------------
+
+    pub(crate) fn add(&mut self, now: Instant, id: JobId, policy: JobPolicy) {
+        self.make_slot(id, policy);
+        self.job(id).timers.set(Timer::Start, now);
+    }
+
+    fn try_start(&mut self, now: Instant, id: JobId) {
+        let room = self.has_room();
+        let job = self.job(id);
+        if job.phase != Phase::Waiting || !std::mem::take(&mut job.start_due) {
+            return;
+        }
+        if job.is_worker() && !room {
+            self.wait_for_memory(now, id);
+        } else {
+            job.reset();
+            job.phase = Phase::Starting;
+            self.act(Effect::Start(id));
+        }
+    }
+
+    /// Nothing is started into a shortage, nor while the memory of a dead job is still on its way back.
+    fn has_room(&self) -> bool {
+        self.host.is_some() && self.levels.level() < Level::Critical && !self.brake.is_busy()
+    }
+
+    fn wait_for_memory(&mut self, now: Instant, id: JobId) {
+        let known = self.host.is_some();
+        let job = self.job(id);
+        // Asked again at every sample; the timer is only the latest moment.
+        let delay = Duration::from_millis(500);
+        job.timers.set(Timer::Start, now.after(delay));
+        if known && !std::mem::replace(&mut job.waits_for_memory, true) {
+            let failures = job.failures.in_row;
+            self.say(Event::Waiting { job: id, pause: Pause::Memory, delay, failures });
+        }
+    }
+
+    pub(crate) fn started(&mut self, now: Instant, id: JobId) {
+        if self.job(id).phase != Phase::Starting {
+            return;
+        }
+        self.job(id).attempt += 1;
+        self.run(now, id);
+        let attempt = self.job(id).attempt;
+        self.say(Event::Started { job: id, attempt, adopted: false });
+        // It was called off while it started.
+        if let Some(urgency) = self.job(id).removed {
+            self.remove(now, id, urgency);
+        }
+    }
+
+    pub(crate) fn adopt(&mut self, now: Instant, id: JobId, policy: JobPolicy, age: Duration, attempt: u32) {
+        self.make_slot(id, policy);
+        self.job(id).attempt = attempt;
+        self.run(Instant(now.0.saturating_sub(nanos(age))), id);
+        let job = self.job(id);
+        job.timers.set(Timer::Health, now.after(HEALTH_EVERY));
+        self.say(Event::Started { job: id, attempt, adopted: true });
+    }
+
+    /// Puts the slot at work as of `born`.
+    fn run(&mut self, born: Instant, id: JobId) {
+        let job = self.job(id);
+        job.phase = Phase::Running;
+        job.started = born;
+        job.unsaved_since = born;
+        let policy = job.policy;
+        // Once apart, equal ages keep the workers of a pool apart.
+        let stagger = if job.attempt <= 1 { policy.stagger } else { Duration::ZERO };
+        let mut set = |timer, after: Option<Duration>| {
+            job.timers.set(timer, after.map_or(Instant::NEVER, |d| born.after(d)));
+        };
+        set(Timer::Age, policy.max_age.map(|age| age + stagger));
+        set(Timer::Timeout, policy.timeout);
+        set(Timer::Health, (policy.restart != Restart::Never).then_some(HEALTH_EVERY));
+        if self.planned == Some(id) {
+            self.planned = None;
+        }
+        self.arm_soft(id);
+        self.look_at = born.min(self.look_at);
+    }
+
+    pub(crate) fn start_failed(&mut self, now: Instant, id: JobId) {
+        if self.job(id).phase == Phase::Starting {
+            let job = self.job(id);
+            job.attempt += 1;
+            job.started = now;
+            job.cause = Some(Cause::StartFailed);
+            self.end(now, id, true);
+        }
+    }
+
+    // --- planned restarts ----------------------------------------------------------------------------------
+
+    pub(crate) fn plan(&mut self, id: JobId, cause: Cause) {
+        let job = self.job(id);
+        if job.phase == Phase::Running && job.due.is_none() {
+            job.due = Some(cause);
+        }
+    }
+
+    /// At most one planned restart is in flight, from its SIGTERM until its successor runs.
+    fn next_planned(&mut self, now: Instant) {
+        if let Some(id) = self.planned.filter(|id| self.jobs[id.index()].is_final()) {
+            self.planned = None;
+            self.job(id).due = None;
+        }
+        if self.planned.is_some() || self.shutdown.is_some() {
+            return;
+        }
+        let next = self.ids().find(|id| {
+            let job = &self.jobs[id.index()];
+            job.due.is_some() && job.phase == Phase::Running
+        });
+        let Some(id) = next else { return };
+        if let Some(cause) = self.job(id).due.take() {
+            self.planned = Some(id);
+            self.stop(now, id, cause);
+        }
+    }
+
+    // --- end -----------------------------------------------------------------------------------------------
+
+    /// SIGTERM, and its grace begins. Only for a job at work; whatever else it is, it is ending already.
+    pub(crate) fn stop(&mut self, now: Instant, id: JobId, cause: Cause) {
+        if self.job(id).phase != Phase::Running {
+            return;
+        }
+        self.thaw(id);
+        let job = self.job(id);
+        job.phase = Phase::Terminating;
+        job.cause = Some(cause);
+        let (grace, usage) = (job.policy.grace, job.usage);
+        // The age of a job that is ending is of no interest; SIGKILL's hour is.
+        job.timers.clear();
+        job.timers.set(Timer::Grace, now.after(grace));
+        self.release_soft(id);
+        self.act(Effect::Terminate(id, cause));
+        self.say(Event::Terminate { job: id, cause, usage, grace });
+    }
+
+    /// SIGKILL to the whole tree.
+    pub(crate) fn kill(&mut self, now: Instant, id: JobId, cause: Cause) {
+        let job = self.job(id);
+        if !job.is_alive() || matches!(job.phase, Phase::Killing | Phase::Unkillable) {
+            return;
+        }
+        let after_grace = job.phase == Phase::Terminating;
+        job.phase = Phase::Killing;
+        job.killed_at = Some(now);
+        job.usage_at_kill = job.usage.unwrap_or_default();
+        let cause = *job.cause.get_or_insert(cause);
+        let usage = job.usage;
+        job.timers.clear();
+        job.timers.set(Timer::KillWait, now.after(KILL_WAIT));
+        // A frozen tree dies of SIGKILL under v2; where it would not, the actuator thaws it.
+        job.frozen = false;
+        self.act(Effect::Kill(id, cause));
+        let available = self.available();
+        self.say(Event::Kill { job: id, cause, usage, available, after_grace });
+    }
+
+    fn grace_is_over(&mut self, now: Instant, id: JobId) {
+        let cause = self.job(id).cause.unwrap_or(Cause::Requested);
+        self.kill(now, id, cause);
+    }
+
+    pub(crate) fn exited(&mut self, now: Instant, id: JobId, exit: Exit) {
+        let job = self.job(id);
+        if !job.is_alive() || job.exit.is_some() {
+            return;
+        }
+        job.exit = Some(exit);
+        if matches!(job.phase, Phase::Killing | Phase::Unkillable) {
+            return;
+        }
+        let by_itself = if exit == Exit::Code(0) { Cause::Finished } else { Cause::Crash };
+        job.cause.get_or_insert(by_itself);
+        job.phase = Phase::Draining;
+        job.usage_at_kill = job.usage.unwrap_or_default();
+        job.timers.clear();
+        job.timers.set(Timer::Grace, now.after(LEFTOVER_GRACE));
+        self.thaw(id);
+        self.act(Effect::TerminateTree(id));
+    }
+
+    pub(crate) fn emptied(&mut self, now: Instant, id: JobId) {
+        if !self.job(id).is_alive() {
+            return;
+        }
+        let job = self.job(id);
+        job.cause.get_or_insert(Cause::Crash);
+        job.exit.get_or_insert(Exit::Unknown);
+        job.phase = Phase::Settling;
+        job.frozen = false;
+        job.timers.clear();
+        if job.is_worker() && job.usage_at_kill >= WORTH_WAITING {
+            job.timers.set(Timer::MemoryBack, now.after(MEMORY_BACK_WAIT));
+        } else {
+            self.end(now, id, true);
+        }
+        self.look_at = now;
+    }
+
+    /// The memory of a job whose tree is empty is back when its own charge says so.
+    fn try_settle(&mut self, now: Instant, id: JobId) {
+        let job = &self.jobs[id.index()];
+        let left = job.usage_at_kill.percent(BACK_PERCENT);
+        if job.phase == Phase::Settling && job.usage.is_none_or(|usage| usage <= left) {
+            self.end(now, id, true);
+        }
+    }
+
+    fn did_not_die(&mut self, now: Instant, id: JobId) {
+        let job = self.job(id);
+        job.phase = Phase::Unkillable;
+        let after = job.killed_at.map_or(KILL_WAIT, |at| now.since(at));
+        self.say(Event::Unkillable { job: id, after });
+    }
+
+    fn end(&mut self, now: Instant, id: JobId, complete: bool) {
+        let jitter = self.random.draw();
+        let job = self.job(id);
+        let cause = job.cause.unwrap_or(Cause::Crash);
+        let exit = job.exit.unwrap_or(Exit::Unknown);
+        let (age, peak, killed_at) = (job.age(now), job.peak, job.killed_at);
+        let next = job.failures.after(&job.policy, cause, age, jitter);
+        if let Some(at) = killed_at {
+            self.say(Event::MemoryBack { job: id, after: now.since(at), complete });
+        }
+        self.say(Event::Ended { job: id, cause, exit, age, peak });
+        self.act(Effect::Clean(id, cause));
+        let job = self.job(id);
+        job.reset();
+        let next = if job.removed.is_some() { Next::Over } else { next };
+        self.follow(now, id, next);
+    }
+
+    fn follow(&mut self, now: Instant, id: JobId, next: Next) {
+        let job = self.job(id);
+        let failures = job.failures.in_row;
+        match next {
+            Next::Over => job.phase = Phase::Over,
+            Next::Now => job.timers.set(Timer::Start, now),
+            Next::After(delay) => {
+                job.timers.set(Timer::Start, now.after(delay));
+                self.say(Event::Waiting { job: id, pause: Pause::Backoff, delay, failures });
+            }
+            Next::Park(parked) => {
+                job.phase = Phase::Parked;
+                self.say(Event::Parked { job: id, parked, failures });
+            }
+        }
+    }
+
+    // --- asked from outside --------------------------------------------------------------------------------
+
+    pub(crate) fn remove(&mut self, now: Instant, id: JobId, urgency: Urgency) {
+        self.job(id).removed = Some(urgency);
+        match (self.job(id).phase, urgency) {
+            (Phase::Waiting, _) => self.job(id).phase = Phase::Over,
+            (_, Urgency::Graceful) => self.stop(now, id, Cause::Requested),
+            (_, Urgency::Now) => self.kill(now, id, Cause::Requested),
+        }
+    }
+
+    /// A rolling restart of what runs; what waits or was given up gets a fresh chance at once.
+    pub(crate) fn restart(&mut self, now: Instant, id: JobId) {
+        let job = self.job(id);
+        if matches!(job.phase, Phase::Waiting | Phase::Parked | Phase::Over) && job.removed.is_none() {
+            job.phase = Phase::Waiting;
+            job.failures = Failures::default();
+            job.timers.set(Timer::Start, now);
+        } else {
+            self.plan(id, Cause::Requested);
+        }
+    }
+
+    pub(crate) fn shut_down(&mut self, now: Instant, urgency: Urgency) {
+        self.shutdown = Some(urgency);
+        for id in self.ids() {
+            self.remove(now, id, urgency);
+        }
+    }
+
+    fn tell_health(&mut self, now: Instant, id: JobId) {
+        let available = self.available();
+        let job = self.job(id);
+        job.timers.set(Timer::Health, now.after(HEALTH_EVERY));
+        let (age, usage) = (job.age(now), job.usage);
+        let max_age = match job.timers.get(Timer::Age) {
+            Instant::NEVER => None,
+            due => Some(due.since(job.started)),
+        };
+        self.say(Event::Health { job: id, age, max_age, usage, available });
+    }
+}

@@ -1,0 +1,194 @@
+//! How one job is held to its limit: relieve, then prune, then SIGTERM, each early enough for the next.
+//!
+//! Where the kernel holds the tree, its wall stands at the limit and needs nobody; the gentle stages begin a
+//! tenth below it, because the wall has no grace. Never looks at the host; that is the brake's business.
+
+use std::time::Duration;
+
+use crate::clock::Instant;
+use crate::effect::{Effect, JobId};
+use crate::engine::Engine;
+use crate::event::{Cause, Event, Reason};
+use crate::forecast::time_to_use;
+use crate::job::{Job, Phase};
+use crate::leak::reaches;
+use crate::timer::Timer;
+use crate::units::Bytes;
+
+/// Caches are asked back from here on, in percent of the limit.
+const RELIEVE: u64 = 80;
+/// Asking counts as answered below this.
+const RELIEVED: u64 = 70;
+/// A throttle stays in force for at most this long (left alone it livelocks: a 90-minute outage is on record).
+const THROTTLE: Duration = Duration::from_secs(2);
+/// It is armed again after this.
+const THROTTLE_AGAIN: Duration = Duration::from_secs(10);
+
+impl Engine {
+    /// Judges one job by its fresh usage.
+    pub(crate) fn hold_to_limit(&mut self, now: Instant, id: JobId) {
+        let job = &self.jobs[id.index()];
+        let (Some(limit), Some(mark), Some(usage)) = (job.policy.limit, job.mark(), job.usage) else {
+            return;
+        };
+        if job.phase != Phase::Running {
+            return;
+        }
+        self.watch_for_leak(now, id, limit, usage);
+        if usage < limit.percent(RELIEVED) {
+            self.job(id).relieved = false;
+        }
+        if usage >= limit.percent(RELIEVE) {
+            self.relieve(id);
+        } else if self.jobs[id.index()].asked == Some(Cause::Limit) {
+            self.resume(id);
+        }
+        let job = &self.jobs[id.index()];
+        if usage > limit && !job.policy.enforcement.holds_the_tree() {
+            self.is_over_limit(now, id);
+        } else if usage >= mark || will_reach(job, limit.minus(usage)) {
+            self.is_near_limit(now, id);
+        } else if job.throttled && job.timers.get(Timer::Soft) != Instant::NEVER {
+            // The mark was touched by file cache alone: give it room, throttle later.
+            self.release_soft(id);
+            self.job(id).timers.set(Timer::Soft, now.after(THROTTLE_AGAIN));
+        }
+    }
+
+    /// Nothing but us holds it: a worker gets its grace if the host can afford that, a run is over.
+    fn is_over_limit(&mut self, now: Instant, id: JobId) {
+        self.say_brake(id, Cause::Limit, Reason::OverLimit);
+        let job = &self.jobs[id.index()];
+        let host = self.available().minus(self.policy.reserve);
+        if job.is_worker() && time_to_use(host, job.growth.rate()) > job.policy.grace {
+            self.stop(now, id, Cause::Limit);
+        } else {
+            self.kill(now, id, Cause::Limit);
+        }
+    }
+
+    fn is_near_limit(&mut self, now: Instant, id: JobId) {
+        let job = &self.jobs[id.index()];
+        if job.throttled && job.timers.get(Timer::Soft) == Instant::NEVER {
+            self.job(id).timers.set(Timer::Soft, now.after(THROTTLE));
+        }
+        let job = &self.jobs[id.index()];
+        if job.checks && job.asked.is_none() {
+            self.say_brake(id, Cause::Limit, Reason::NearLimit);
+            self.ask(now, id, Cause::Limit);
+        } else if !job.checks && job.is_worker() {
+            self.say_brake(id, Cause::Limit, Reason::NearLimit);
+            self.stop(now, id, Cause::Limit);
+        }
+    }
+
+    fn watch_for_leak(&mut self, now: Instant, id: JobId, limit: Bytes, usage: Bytes) {
+        let job = self.job(id);
+        let Some(slope) = job.leak.update(now, usage) else { return };
+        let reaches_limit_in = reaches(limit, usage, slope);
+        let soon = reaches_limit_in < job.policy.grace + THROTTLE_AGAIN && job.is_worker();
+        self.say(Event::Leak { job: id, slope, reaches_limit_in });
+        if soon {
+            self.plan(id, Cause::Leak);
+        }
+    }
+
+    // --- the gentle stages ---------------------------------------------------------------------------------
+
+    /// Asks for caches back, once until it helped.
+    pub(crate) fn relieve(&mut self, id: JobId) {
+        let job = self.job(id);
+        let usage = job.usage.unwrap_or_default();
+        if job.phase == Phase::Running && job.checks && !std::mem::replace(&mut job.relieved, true) {
+            self.act(Effect::Relieve(id));
+            self.say(Event::Relieve { job: id, usage });
+        }
+    }
+
+    /// Asks it to stop its present work.
+    pub(crate) fn ask(&mut self, now: Instant, id: JobId, cause: Cause) {
+        let job = self.job(id);
+        job.asked = Some(cause);
+        let (patience, usage) = (job.policy.prune_patience, job.usage.unwrap_or_default());
+        job.timers.set(Timer::Prune, now.after(patience));
+        self.act(Effect::Prune(id, cause));
+        self.say(Event::Prune { job: id, cause, usage });
+    }
+
+    /// Takes that back.
+    pub(crate) fn resume(&mut self, id: JobId) {
+        let job = self.job(id);
+        let usage = job.usage.unwrap_or_default();
+        if job.asked.take().is_some() {
+            job.timers.stop(Timer::Prune);
+            self.act(Effect::Resume(id));
+            self.say(Event::Resume { job: id, usage });
+            self.arm_soft(id);
+        }
+    }
+
+    /// It was asked and did not answer in time, or its answer did not help.
+    pub(crate) fn patience_is_over(&mut self, now: Instant, id: JobId) {
+        let job = &self.jobs[id.index()];
+        let full = job.mark().zip(job.usage).is_some_and(|(mark, usage)| usage >= mark);
+        match job.asked {
+            Some(Cause::Limit) if full && job.is_worker() => self.stop(now, id, Cause::Limit),
+            // A run has nobody to start it again: it keeps the chance to stop by itself before the wall.
+            Some(Cause::Limit) if full => {}
+            Some(Cause::Limit) => self.resume(id),
+            // The brake sees at its next look that the patience is over.
+            _ => self.look_at = now,
+        }
+    }
+
+    pub(crate) fn say_brake(&mut self, id: JobId, cause: Cause, reason: Reason) {
+        let available = self.available();
+        let job = &self.jobs[id.index()];
+        let (usage, rate, limit) = (job.usage.unwrap_or_default(), job.growth.rate(), job.policy.limit);
+        self.say(Event::Brake { job: id, cause, reason, usage, rate, limit, available });
+    }
+
+    // --- the throttle --------------------------------------------------------------------------------------
+
+    /// Puts the kernel's tripwire at the mark, for jobs that can do something about it.
+    pub(crate) fn arm_soft(&mut self, id: JobId) {
+        let job = self.job(id);
+        let useful = job.phase == Phase::Running && (job.is_worker() || job.checks);
+        if let Some(mark) = job.mark().filter(|_| useful && job.policy.enforcement.holds_the_tree()) {
+            job.throttled = true;
+            job.timers.stop(Timer::Soft);
+            self.act(Effect::SetSoft(id, Some(mark)));
+        }
+    }
+
+    pub(crate) fn release_soft(&mut self, id: JobId) {
+        if std::mem::take(&mut self.job(id).throttled) {
+            self.act(Effect::SetSoft(id, None));
+        }
+    }
+
+    /// The tripwire was touched: look now, and in any case let go in time.
+    pub(crate) fn soft_reached(&mut self, now: Instant, id: JobId) {
+        let job = self.job(id);
+        if job.throttled && job.timers.get(Timer::Soft) == Instant::NEVER {
+            job.timers.set(Timer::Soft, now.after(THROTTLE));
+        }
+        self.look_at = now;
+    }
+
+    pub(crate) fn soft_is_over(&mut self, now: Instant, id: JobId) {
+        if self.job(id).throttled {
+            self.release_soft(id);
+            self.job(id).timers.set(Timer::Soft, now.after(THROTTLE_AGAIN));
+        } else {
+            self.arm_soft(id);
+        }
+    }
+}
+
+/// At the rate that was seen it would hit the wall before it could stop by itself. Only for jobs that listen
+/// and are past half their limit: a start-up that loads data grows fast too.
+fn will_reach(job: &Job, room: Bytes) -> bool {
+    let past_half = job.usage.zip(job.policy.limit).is_some_and(|(usage, limit)| usage > limit.percent(50));
+    job.checks && past_half && time_to_use(room, job.growth.rate()) < Duration::from_secs(1)
+}

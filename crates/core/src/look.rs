@@ -1,0 +1,84 @@
+//! When to look again: before the fastest possible growth could have used what is left, and no sooner.
+//!
+//! The deadline always comes from a rate bound, never from the observed slope: a spike has no history. Also
+//! moves the common ceiling of all jobs with what the rest of the machine uses.
+
+use std::time::Duration;
+
+use crate::brake::Brake;
+use crate::clock::Instant;
+use crate::effect::Effect;
+use crate::engine::Engine;
+use crate::event::Level;
+use crate::forecast::time_to_use;
+use crate::job::{Job, Phase};
+use crate::policy::WORST_RATE_PER_CORE;
+use crate::sample::HostSample;
+use crate::units::Bytes;
+
+/// The edge.
+const SOONEST: Duration = Duration::from_millis(1);
+/// Idle.
+const LATEST: Duration = Duration::from_secs(2);
+/// While a victim is on its way out.
+const WHILE_BRAKING: Duration = Duration::from_millis(5);
+/// While short with nothing to be done about it.
+const WHILE_HELPLESS: Duration = Duration::from_millis(100);
+/// A tree without a cgroup costs a look into every process: not more often than this.
+const SOONEST_TREE: Duration = Duration::from_millis(10);
+/// A job that the kernel holds is only watched for its gentle stages.
+const SOONEST_HELD: Duration = Duration::from_millis(20);
+
+impl Engine {
+    pub(crate) fn when_to_look(&self, now: Instant) -> Instant {
+        let jobs = self.jobs.iter().map(look_at_job).min().unwrap_or(LATEST);
+        now.after(self.look_at_host().min(jobs))
+    }
+
+    fn look_at_host(&self) -> Duration {
+        match self.brake {
+            Brake::Confirm => return Duration::ZERO,
+            Brake::Acting(_) | Brake::Settle(..) => return WHILE_BRAKING,
+            Brake::Helpless => return WHILE_HELPLESS,
+            Brake::Idle => {}
+        }
+        let room = self.available().minus(self.policy.reserve);
+        time_to_use(room, self.policy.worst_rate).clamp(SOONEST, LATEST)
+    }
+
+    /// Lets the jobs have together what the rest of the machine does not use, less the reserve. File cache in
+    /// their cgroups is reclaimed before this ceiling kills.
+    pub(crate) fn move_ceiling(&mut self, host: &HostSample) {
+        let Some(charged) = host.charged.known() else { return };
+        let shortage = self.levels.level() == Level::Critical;
+        let ceiling = charged
+            .plus(host.available.minus(self.policy.reserve))
+            .min(host.total.minus(self.policy.reserve));
+        let step = Bytes::mib(32).max(Bytes(host.total.0 / 100));
+        let before = self.ceiling.unwrap_or(Bytes::ZERO);
+        let moved = before.minus(ceiling).max(ceiling.minus(before));
+        // In a shortage the brake chooses; a ceiling lowered onto living jobs would let the kernel choose.
+        if self.ceiling.is_none() || (moved >= step && !shortage) {
+            self.ceiling = Some(ceiling);
+            self.act(Effect::SetCeiling(ceiling));
+        }
+    }
+}
+
+fn look_at_job(job: &Job) -> Duration {
+    if job.phase == Phase::Settling || job.phase == Phase::Killing {
+        return SOONEST_HELD;
+    }
+    let (Phase::Running, Some(limit), Some(mark)) = (job.phase, job.policy.limit, job.mark()) else {
+        return LATEST;
+    };
+    let usage = job.usage.unwrap_or_default();
+    if !job.policy.enforcement.holds_the_tree() {
+        return time_to_use(limit.minus(usage), WORST_RATE_PER_CORE).clamp(SOONEST_TREE, LATEST);
+    }
+    if !job.is_worker() && !job.checks {
+        return LATEST;
+    }
+    // Half the time to the mark at the rate seen: the tripwire and the wall stand behind it.
+    (time_to_use(mark.minus(usage), job.growth.rate()) / 2).clamp(SOONEST_HELD, LATEST / 2)
+}
