@@ -1,0 +1,138 @@
+//! What the user wants: `oomguard.toml`, or `[tool.oomguard]` in `pyproject.toml`, with what the environment
+//! and the command line say on top.
+//!
+//! [`load`] reads and checks it all, and gives either plain numbers or one error that points at the value which
+//! is wrong. It never starts, limits or writes anything, and never guesses a value that it could not read.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use oomguard_core::policy::{OnLimit, Restart};
+use oomguard_core::{Bytes, Enforcement, HostPolicy, JobPolicy};
+
+/// A whole configuration. Percentages are resolved, relative paths lie beside the file they were written in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The file it was read from, if there is one.
+    pub path: Option<PathBuf>,
+    /// Where relative paths start: the file's directory, else the working directory.
+    pub base: PathBuf,
+    /// Where the guard keeps what it must find again; `None` for the default.
+    pub state_dir: Option<PathBuf>,
+    /// The cgroup to put jobs under, instead of one that we find or make.
+    pub cgroup_parent: Option<PathBuf>,
+    /// `[memory]`.
+    pub memory: Memory,
+    /// `[log]`.
+    pub log: Log,
+    /// `[pool.NAME]`, in the order of the file.
+    pub pools: Vec<Pool>,
+}
+
+/// `[memory]`: the machine as a whole.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Memory {
+    /// Available memory that must never be used.
+    pub reserve: Bytes,
+    /// Below it people are warned.
+    pub warning: Bytes,
+    /// Swap that each job may use.
+    pub swap_limit: Bytes,
+    /// Refuse to start unless jobs are held by this.
+    pub require: Option<Enforcement>,
+}
+
+/// `[log]`: `watchdog.log`, `events.jsonl` and one file a worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// The folder.
+    pub dir: PathBuf,
+    /// A file this large is moved aside.
+    pub max_size: Bytes,
+    /// How many old ones are kept.
+    pub keep: u32,
+}
+
+/// `[pool.NAME]`: workers that run the same command.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// How many workers.
+    pub count: u16,
+    /// Added to the guard's own environment.
+    pub env: BTreeMap<String, String>,
+    /// Where they run.
+    pub cwd: PathBuf,
+    /// What each may use.
+    pub memory_limit: Option<Bytes>,
+    /// Each is restarted when it is this old.
+    pub max_age: Option<Duration>,
+    /// From SIGTERM to SIGKILL.
+    pub grace: Duration,
+    /// How long a worker may take to stop by itself at its next check.
+    pub prune_patience: Duration,
+    /// Wall-clock limit of each start.
+    pub timeout: Option<Duration>,
+    /// What ends at the limit.
+    pub on_limit: OnLimit,
+    /// What follows a worker's end.
+    pub restart: Restart,
+}
+
+/// The name of one worker in commands, files and events, and in sentences.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerName {
+    /// `worker-1`; with several pools `train-1`.
+    pub name: String,
+    /// `Worker 1`; with several pools `train 1`.
+    pub label: String,
+}
+
+impl Memory {
+    /// The thresholds as the engine wants them, for a machine with this much memory and this many cores.
+    pub fn host_policy(&self, total: Bytes, cores: u64) -> HostPolicy {
+        HostPolicy { reserve: self.reserve, warning: self.warning, ..HostPolicy::for_machine(total, cores) }
+    }
+}
+
+impl Pool {
+    /// The rules for the worker with this number (from 1). Planned restarts are `max_age / count` apart, so
+    /// that no two workers of a pool are ever due at once.
+    pub fn policy(&self, number: u16, enforcement: Enforcement) -> JobPolicy {
+        let share = u32::from(number.saturating_sub(1));
+        let stagger = self.max_age.unwrap_or_default() * share / u32::from(self.count.max(1));
+        JobPolicy {
+            limit: self.memory_limit,
+            enforcement,
+            grace: self.grace,
+            prune_patience: self.prune_patience,
+            timeout: self.timeout,
+            max_age: self.max_age,
+            stagger,
+            on_limit: self.on_limit,
+            restart: self.restart,
+        }
+    }
+}
+
+impl Config {
+    /// What the worker with this number (from 1) of `pool` is called.
+    pub fn worker_name(&self, pool: &Pool, number: u16) -> WorkerName {
+        match self.pools.len() {
+            0 | 1 => WorkerName { name: format!("worker-{number}"), label: format!("Worker {number}") },
+            _ => WorkerName {
+                name: format!("{}-{number}", pool.name),
+                label: format!("{} {number}", pool.name),
+            },
+        }
+    }
+
+    /// Every worker: its pool and its number in it, in the order of the file.
+    pub fn workers(&self) -> impl Iterator<Item = (&Pool, u16)> {
+        self.pools.iter().flat_map(|pool| (1..=pool.count).map(move |number| (pool, number)))
+    }
+}

@@ -1,0 +1,236 @@
+//! A log file: appended to, rotated by size, opened again on request.
+//!
+//! Lines are written whole or counted as lost. It never waits for space on the disk and never follows a link
+//! that somebody put in its place.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use oomguard_core::Bytes;
+
+use crate::error::in_words;
+use crate::record::Notice;
+
+/// A log file that one guard writes.
+#[derive(Debug)]
+pub struct LogFile {
+    path: PathBuf,
+    max_size: Bytes,
+    keep: u32,
+    file: Option<File>,
+    size: u64,
+    /// It has been said that this file cannot be written.
+    failing: bool,
+    /// Lines lost since then.
+    lost: u64,
+    news: Option<Notice>,
+}
+
+impl LogFile {
+    /// Opens or creates `path`. A file that cannot be opened now is tried again with every line.
+    pub fn open(path: &Path, max_size: Bytes, keep: u32) -> LogFile {
+        let mut log = LogFile {
+            path: path.to_owned(),
+            max_size,
+            keep,
+            file: None,
+            size: 0,
+            failing: false,
+            lost: 0,
+            news: None,
+        };
+        log.reopen();
+        log
+    }
+
+    /// Opens the path again.
+    pub fn reopen(&mut self) {
+        self.file = None;
+        match open_append(&self.path) {
+            Ok(file) => {
+                self.size = file.metadata().map_or(0, |meta| meta.len());
+                self.file = Some(file);
+            }
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    /// Writes `text`, which ends in a line feed.
+    pub fn write(&mut self, text: &str) {
+        if self.size > 0 && self.size.saturating_add(text.len() as u64) > self.max_size.0 {
+            self.rotate();
+        }
+        if self.file.is_none() {
+            self.reopen();
+        }
+        let Some(file) = &mut self.file else {
+            self.lost += 1;
+            return;
+        };
+        let written = file.write_all(text.as_bytes());
+        match written {
+            Ok(()) => {
+                self.size += text.len() as u64;
+                if std::mem::take(&mut self.failing) {
+                    let lost = std::mem::take(&mut self.lost);
+                    self.news = Some(Notice::SinkResumed { path: self.path.clone(), lost });
+                }
+            }
+            Err(error) => {
+                self.failed(&error);
+                self.lost += 1;
+                // Half a line must not be glued to the next one.
+                if file_grew(self.file.as_ref(), self.size) {
+                    self.cut();
+                }
+            }
+        }
+    }
+
+    /// What there is to say about this file, once.
+    pub fn trouble(&mut self) -> Option<Notice> {
+        self.news.take()
+    }
+
+    fn failed(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.failing, true) {
+            self.news = Some(Notice::SinkFailed { path: self.path.clone(), error: in_words(error) });
+        }
+    }
+
+    fn cut(&mut self) {
+        if let Some(file) = &self.file
+            && file.set_len(self.size).is_err()
+        {
+            self.file = None;
+        }
+    }
+
+    fn rotate(&mut self) {
+        self.file = None;
+        shift(&self.path, self.keep);
+        let moved = match self.keep {
+            0 => fs::remove_file(&self.path),
+            _ => fs::rename(&self.path, numbered(&self.path, 1)),
+        };
+        match moved {
+            Ok(()) => self.news = Some(Notice::LogRotated { path: self.path.clone() }),
+            Err(error) => self.failed(&error),
+        }
+        self.reopen();
+    }
+}
+
+fn file_grew(file: Option<&File>, size: u64) -> bool {
+    file.and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > size)
+}
+
+/// Moves `log.1` to `log.2` and so on; the oldest beyond `keep` goes.
+pub(crate) fn shift(path: &Path, keep: u32) {
+    for number in (1..keep).rev() {
+        // A number that was never used is no failure.
+        let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
+    }
+}
+
+/// `watchdog.log.1`.
+pub(crate) fn numbered(path: &Path, number: u32) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".{number}"));
+    PathBuf::from(name)
+}
+
+/// Opens for appending only, creating it (0640) with its folder; a link in its place is refused.
+pub(crate) fn open_append(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = std::fs::OpenOptions::new();
+    options.append(true).create(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+        options.mode(0o640).custom_flags(flags.bits().cast_signed());
+    }
+    options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(path: &Path) -> String {
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
+    #[test]
+    fn a_full_file_is_moved_aside_and_old_ones_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs/watchdog.log");
+        let mut log = LogFile::open(&path, Bytes(10), 2);
+        for line in ["first..\n", "second.\n", "third..\n", "fourth.\n"] {
+            log.write(line);
+        }
+        assert_eq!(read(&path), "fourth.\n");
+        assert_eq!(read(&numbered(&path, 1)), "third..\n");
+        assert_eq!(read(&numbered(&path, 2)), "second.\n");
+        assert!(!numbered(&path, 3).exists());
+        assert!(matches!(log.trouble(), Some(Notice::LogRotated { .. })));
+    }
+
+    #[test]
+    fn nothing_is_kept_when_nothing_is_to_be_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watchdog.log");
+        let mut log = LogFile::open(&path, Bytes(10), 0);
+        log.write("first..\n");
+        log.write("second.\n");
+        assert_eq!(read(&path), "second.\n");
+        assert!(!numbered(&path, 1).exists());
+    }
+
+    #[test]
+    fn a_full_disk_is_said_once_and_counted_until_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watchdog.log");
+        let mut log = LogFile::open(&path, Bytes::mib(1), 1);
+        log.file = Some(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0);
+        log.write("lost\n");
+        log.write("lost as well\n");
+        assert!(matches!(
+            log.trouble(),
+            Some(Notice::SinkFailed { error, .. }) if error == "no space left on device"
+        ));
+        assert_eq!(log.trouble(), None);
+        log.reopen();
+        log.write("kept\n");
+        assert!(matches!(log.trouble(), Some(Notice::SinkResumed { lost: 2, .. })));
+        assert_eq!(read(&path), "kept\n");
+    }
+
+    #[test]
+    fn a_link_in_its_place_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watchdog.log");
+        std::os::unix::fs::symlink(dir.path().join("elsewhere"), &path).unwrap();
+        let mut log = LogFile::open(&path, Bytes::mib(1), 1);
+        log.write("x\n");
+        assert!(matches!(log.trouble(), Some(Notice::SinkFailed { .. })));
+        assert!(!dir.path().join("elsewhere").exists());
+    }
+
+    #[test]
+    fn a_file_that_was_moved_by_somebody_else_is_begun_anew_on_request() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watchdog.log");
+        let mut log = LogFile::open(&path, Bytes::mib(1), 1);
+        log.write("old\n");
+        fs::rename(&path, dir.path().join("moved")).unwrap();
+        log.reopen();
+        log.write("new\n");
+        assert_eq!(read(&path), "new\n");
+    }
+}

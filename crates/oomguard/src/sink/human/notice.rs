@@ -1,0 +1,104 @@
+//! The driver's notices in sentences: one exhaustive match.
+//!
+//! Only wording; texts from outside are made harmless where lines are written.
+
+use oomguard_core::JobId;
+
+use super::event::label;
+use super::units::{gb, threshold};
+use super::{Line, Tone};
+use crate::record::{Notice, Roster};
+
+fn of(job: &Option<JobId>, roster: &Roster) -> String {
+    job.map_or(String::new(), |job| format!(" of {}", label(roster, job)))
+}
+
+/// What `notice` is in words.
+pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
+    let line = match notice {
+        Notice::Armed { .. } => return armed(notice),
+        Notice::Adopted { job, pid, age } => Tone::Good.line(format!(
+            "🤝 {} PID {pid} taken over from an earlier guard (age: {}s)",
+            label(roster, *job),
+            age.as_secs()
+        )),
+        Notice::OrphanEnded { name, pid, why } => {
+            Tone::Warn.line(format!("🧹 {name} (PID {pid}) of an earlier guard ended: {why}"))
+        }
+        Notice::Refused { what, why } => Tone::Bad.line(format!("🛑 {what} refused: {why}")),
+        Notice::StartError { job, error } => {
+            Tone::Bad.line(format!("❌ {} could not be started: {error}", label(roster, *job)))
+        }
+        Notice::ConfigReloaded { path, changes } if changes.is_empty() => {
+            Tone::Plain.line(format!("📄 {} read again: nothing has changed", path.display()))
+        }
+        Notice::ConfigReloaded { path, changes } => {
+            let first = Tone::Plain.line(format!("📄 {} read again", path.display()));
+            let rest = changes.iter().map(|change| Tone::Plain.line(format!("📄 {change}")));
+            return std::iter::once(first).chain(rest).collect();
+        }
+        Notice::ConfigRefused { path, error } => {
+            let first = format!("🛑 {} is wrong; the old configuration stays in force", path.display());
+            let rest = error.lines().map(|line| Tone::Bad.line(format!("   {line}")));
+            return std::iter::once(Tone::Bad.line(first)).chain(rest).collect();
+        }
+        Notice::Asked { request, target, uid } => {
+            let target = target.as_ref().map_or(String::new(), |target| format!(" {target}"));
+            Tone::Plain.line(format!("📨 User {uid} asks: {request}{target}"))
+        }
+        Notice::WorkerStatus { job, text } => Tone::Plain.line(format!("💬 {}: {text}", label(roster, *job))),
+        Notice::ShmRemoved { job, files, bytes } => Tone::Good.line(format!(
+            "🧹 {files} shared-memory files{} removed: {} came back",
+            of(job, roster),
+            gb(*bytes)
+        )),
+        Notice::LogRotated { path } => Tone::Plain.line(format!("📄 {} was full, begun anew", path.display())),
+        Notice::EffectFailed { job, effect, error } => {
+            let job = job.map_or(String::new(), |job| format!(" {}", label(roster, job)));
+            Tone::Bad.line(format!("⚠️  Could not {effect}{job}: {error}"))
+        }
+        Notice::SensorUnknown { sensor, why } => {
+            Tone::Warn.line(format!("⚠️  No reading of {sensor}: {why}"))
+        }
+        Notice::TrialsReaped { job, study, trials } => {
+            let numbers = trials.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
+            Tone::Plain.line(format!("✂️  Trials {numbers}{} marked as pruned in {study}", of(job, roster)))
+        }
+        Notice::StateDamaged { path, error } => Tone::Warn.line(format!(
+            "⚠️  State is damaged: {error}, starting without it (kept as {})",
+            path.display()
+        )),
+        Notice::SinkFailed { path, error } => Tone::Bad.line(format!(
+            "⚠️  Could not write {}: {error}; the guard goes on without it",
+            path.display()
+        )),
+        Notice::SinkResumed { path, lost } => {
+            Tone::Good.line(format!("✅ {} can be written again; {lost} lines are missing", path.display()))
+        }
+        Notice::GuardStopping { why, now: false } => {
+            Tone::Warn.line(format!("🛑 Stopping all jobs ({why}); once more to kill them"))
+        }
+        Notice::GuardStopping { why, now: true } => Tone::Bad.line(format!("🛑 Killing all jobs ({why})")),
+        Notice::Note { text } => Tone::Plain.line(text.clone()),
+    };
+    vec![line]
+}
+
+fn armed(notice: &Notice) -> Vec<Line> {
+    let Notice::Armed { verb, version, guard_pid, enforcement, notes, parent, total, available, reserve, warning } =
+        notice
+    else {
+        return Vec::new();
+    };
+    let parent = parent.as_ref().map_or(String::new(), |parent| format!(" under {parent}"));
+    let first = Tone::Good.line(format!(
+        "🛡️  oomguard {version} {verb} armed (PID {guard_pid}): limits held by {}{parent}; system memory {} of {} available (warning: {}, critical: {})",
+        enforcement.name(),
+        gb(*available),
+        gb(*total),
+        threshold(*warning),
+        threshold(*reserve)
+    ));
+    let rest = notes.iter().map(|note| Tone::Warn.line(format!("ℹ️  {note}")));
+    std::iter::once(first).chain(rest).collect()
+}
