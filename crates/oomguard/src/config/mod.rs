@@ -4,12 +4,25 @@
 //! [`load`] reads and checks it all, and gives either plain numbers or one error that points at the value which
 //! is wrong. It never starts, limits or writes anything, and never guesses a value that it could not read.
 
+mod diff;
+mod example;
+mod load;
+mod overrides;
+mod parse;
+mod source;
+mod table;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use example::EXAMPLE;
+pub use load::{find, load, single};
 pub use oomguard_core::policy::{OnLimit, Restart};
 use oomguard_core::{Bytes, Enforcement, HostPolicy, JobPolicy};
+pub use overrides::Overrides;
+
+use crate::error::Error;
 
 /// A whole configuration. Percentages are resolved, relative paths lie beside the file they were written in.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,6 +142,19 @@ impl Config {
                 label: format!("{} {number}", pool.name),
             },
         }
+    }
+
+    /// The pools, or an error that says how to write one.
+    pub fn need_pools(&self) -> Result<&[Pool], Error> {
+        if !self.pools.is_empty() {
+            return Ok(&self.pools);
+        }
+        Err(match &self.path {
+            Some(path) => Error::new(format!("`{}` has no pool of workers", path.display()))
+                .hint("add a table `[pool.train]` with `command = [\"python\", \"train.py\"]`"),
+            None => Error::new(format!("no `oomguard.toml` in `{}` or above it", self.base.display()))
+                .hint("`oomguard init` writes an example, `-c FILE` names another file"),
+        })
     }
 
     /// Every worker: its pool and its number in it, in the order of the file.

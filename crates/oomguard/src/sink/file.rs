@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use oomguard_core::Bytes;
+use std::fs;
 
 use crate::error::in_words;
 use crate::record::Notice;
@@ -197,7 +197,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("watchdog.log");
         let mut log = LogFile::open(&path, Bytes::mib(1), 1);
-        log.file = Some(fs::OpenOptions::new().write(true).open("/dev/full").unwrap().into_parts().0);
+        log.file = Some(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
         log.write("lost\n");
         log.write("lost as well\n");
         assert!(matches!(

@@ -6,8 +6,6 @@
 mod file;
 pub mod human;
 pub mod jsonl;
-#[cfg(feature = "metrics")]
-pub mod metrics;
 pub mod report;
 mod terminal;
 

@@ -123,7 +123,10 @@ mod tests {
         terminal.flush(Duration::from_secs(10));
         drop(terminal);
         let all = wanted.join().unwrap().unwrap();
-        assert!(all.lines().all(|line| line.len() == 999 || line == "last" || line.contains("lines were lost here")));
+        assert!(
+            all.lines()
+                .all(|line| line.len() == 999 || line == "last" || line.contains("lines were lost here"))
+        );
         assert!(all.ends_with("last\n"));
     }
 

@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
 
-use fs_err as fs;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::fs;
 
 use super::{StateDir, write_whole};
 use crate::error::Error;

@@ -5,7 +5,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use std::fs;
 
 use super::key;
 use crate::config::Config;
@@ -27,7 +27,9 @@ impl StateDir {
         let set = |name: &str| env(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
         let home = set("XDG_STATE_HOME")
             .or_else(|| set("LOCALAPPDATA"))
-            .or_else(|| set("HOME").filter(|home| home != Path::new("/")).map(|home| home.join(".local/state")))
+            .or_else(|| {
+                set("HOME").filter(|home| home != Path::new("/")).map(|home| home.join(".local/state"))
+            })
             .unwrap_or_else(|| PathBuf::from("/var/lib"));
         let subject = config.path.as_ref().unwrap_or(&config.base);
         let subject = fs::canonicalize(subject).unwrap_or_else(|_| subject.clone());
@@ -57,7 +59,8 @@ impl StateDir {
 /// Letters, digits, `-` and `_` of the last part of `path`.
 fn readable(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let safe = |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '-' };
+    let safe =
+        |letter: char| if letter.is_ascii_alphanumeric() || "-_".contains(letter) { letter } else { '-' };
     let name: String = name.chars().take(40).map(safe).collect();
     if name.is_empty() { "root".to_owned() } else { name }
 }

@@ -35,7 +35,8 @@ impl Lock {
             return Err(taken(&mut file, dir));
         }
         let text = format!("{}\n{}\n", std::process::id(), socket.display());
-        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
+        let written =
+            file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(text.as_bytes()));
         written.map_err(|error| failed(&error))?;
         Ok(Lock { _file: file })
     }
@@ -86,7 +87,8 @@ fn read(file: &mut File) -> Option<Guard> {
 }
 
 fn taken(file: &mut File, dir: &StateDir) -> Error {
-    let who = read(file).map_or("another guard".to_owned(), |guard| format!("another guard (PID {})", guard.pid));
+    let who =
+        read(file).map_or("another guard".to_owned(), |guard| format!("another guard (PID {})", guard.pid));
     Error::new(format!("{who} already works on `{}`", dir.path().display()))
         .hint("ask it with `oomguard status`, or end it with `oomguard stop`")
 }
@@ -102,7 +104,10 @@ mod tests {
         let lock = Lock::take(&dir, Path::new("/run/x.sock")).unwrap();
         let error = Lock::take(&dir, Path::new("/run/y.sock")).unwrap_err();
         let pid = std::process::id();
-        assert!(error.message.starts_with(&format!("another guard (PID {pid}) already works on `")), "{error}");
+        assert!(
+            error.message.starts_with(&format!("another guard (PID {pid}) already works on `")),
+            "{error}"
+        );
         assert_eq!(Lock::holder(dir.path()), Some(Guard { pid, socket: PathBuf::from("/run/x.sock") }));
         drop(lock);
         assert_eq!(Lock::holder(dir.path()), None);

@@ -5,10 +5,10 @@
 
 use std::io;
 
-use fs_err as fs;
 use jiff::Timestamp;
 use oomguard_core::Instant;
 use serde::{Deserialize, Serialize};
+use std::fs;
 
 use super::{StateDir, write_whole};
 use crate::error::{Error, in_words};
@@ -89,7 +89,9 @@ impl StateDir {
     pub fn save(&self, state: &State) -> Result<(), Error> {
         let path = self.file("state.json");
         let bytes = serde_json::to_vec(state).map_err(io::Error::from);
-        bytes.and_then(|bytes| write_whole(&path, &bytes, 0o600)).map_err(|error| Error::io("write", &path, &error))
+        bytes
+            .and_then(|bytes| write_whole(&path, &bytes, 0o600))
+            .map_err(|error| Error::io("write", &path, &error))
     }
 
     /// Removes the state: there is nothing to take over.

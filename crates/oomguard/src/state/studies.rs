@@ -4,8 +4,8 @@
 
 use std::path::PathBuf;
 
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
+use std::fs;
 
 use super::StateDir;
 

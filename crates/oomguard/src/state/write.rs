@@ -5,7 +5,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
+use std::fs;
 
 /// Replaces `path` with `bytes`. The folder must exist. `mode` is the permission of a Unix file.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {

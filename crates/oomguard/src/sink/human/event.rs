@@ -78,8 +78,12 @@ fn level(to: Level, from: Level, available: Bytes, roster: &Roster) -> Line {
     let all = everybody(roster);
     match (to, from) {
         (Level::Normal, _) => Tone::Good.line(format!("✅ System memory back at {now} (warning: {warning})")),
-        (Level::Warning, _) => Tone::Warn.line(format!("⚠️  System memory at {now} (warning: {warning}){all}")),
-        (Level::Critical, _) => Tone::Bad.line(format!("🛑 System memory at {now} (critical: {reserve}){all}")),
+        (Level::Warning, _) => {
+            Tone::Warn.line(format!("⚠️  System memory at {now} (warning: {warning}){all}"))
+        }
+        (Level::Critical, _) => {
+            Tone::Bad.line(format!("🛑 System memory at {now} (critical: {reserve}){all}"))
+        }
     }
 }
 
@@ -220,7 +224,11 @@ fn leaking(roster: &Roster, job: JobId, usage: Bytes, limit: Option<Bytes>) -> V
 /// The kernel was faster than the guard: the job had reached exactly its limit.
 fn killed_at_limit(roster: &Roster, job: JobId) -> Vec<Line> {
     let entry = roster.get(job);
-    let line = Tone::Bad.line(format!("💀 {} killed by the kernel at its own limit{}", who(roster, job), in_brackets(roster, job)));
+    let line = Tone::Bad.line(format!(
+        "💀 {} killed by the kernel at its own limit{}",
+        who(roster, job),
+        in_brackets(roster, job)
+    ));
     match entry.and_then(|entry| entry.limit.filter(|_| entry.restarts)) {
         Some(limit) => leaking(roster, job, limit, Some(limit)).into_iter().chain([line]).collect(),
         None => vec![line],
@@ -234,7 +242,9 @@ fn facts(exit: Exit, age: std::time::Duration, peak: Bytes) -> String {
 fn ended(name: &str, cause: Cause, exit: Exit, facts: &str) -> Line {
     match (cause, exit) {
         (Cause::Finished, _) => Tone::Good.line(format!("🏁 {name} finished ({facts})")),
-        (Cause::Crash, Exit::Code(_) | Exit::Unknown) => Tone::Bad.line(format!("❌ {name} failed ({facts})")),
+        (Cause::Crash, Exit::Code(_) | Exit::Unknown) => {
+            Tone::Bad.line(format!("❌ {name} failed ({facts})"))
+        }
         (Cause::Crash, Exit::Signal(_)) => Tone::Bad.line(format!("❌ {name} crashed ({facts})")),
         (Cause::StartFailed, _) => Tone::Bad.line(format!("❌ {name} could not be started")),
         _ if cause.is_planned() => Tone::Plain.line(format!("🏁 {name} ended: {} ({facts})", why(cause))),

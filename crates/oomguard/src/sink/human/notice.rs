@@ -52,7 +52,9 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
             of(job, roster),
             gb(*bytes)
         )),
-        Notice::LogRotated { path } => Tone::Plain.line(format!("📄 {} was full, begun anew", path.display())),
+        Notice::LogRotated { path } => {
+            Tone::Plain.line(format!("📄 {} was full, begun anew", path.display()))
+        }
         Notice::EffectFailed { job, effect, error } => {
             let job = job.map_or(String::new(), |job| format!(" {}", label(roster, job)));
             Tone::Bad.line(format!("⚠️  Could not {effect}{job}: {error}"))
@@ -64,14 +66,10 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
             let numbers = trials.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
             Tone::Plain.line(format!("✂️  Trials {numbers}{} marked as pruned in {study}", of(job, roster)))
         }
-        Notice::StateDamaged { path, error } => Tone::Warn.line(format!(
-            "⚠️  State is damaged: {error}, starting without it (kept as {})",
-            path.display()
-        )),
-        Notice::SinkFailed { path, error } => Tone::Bad.line(format!(
-            "⚠️  Could not write {}: {error}; the guard goes on without it",
-            path.display()
-        )),
+        Notice::StateDamaged { path, error } => Tone::Warn
+            .line(format!("⚠️  State is damaged: {error}, starting without it (kept as {})", path.display())),
+        Notice::SinkFailed { path, error } => Tone::Bad
+            .line(format!("⚠️  Could not write {}: {error}; the guard goes on without it", path.display())),
         Notice::SinkResumed { path, lost } => {
             Tone::Good.line(format!("✅ {} can be written again; {lost} lines are missing", path.display()))
         }
@@ -85,8 +83,18 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
 }
 
 fn armed(notice: &Notice) -> Vec<Line> {
-    let Notice::Armed { verb, version, guard_pid, enforcement, notes, parent, total, available, reserve, warning } =
-        notice
+    let Notice::Armed {
+        verb,
+        version,
+        guard_pid,
+        enforcement,
+        notes,
+        parent,
+        total,
+        available,
+        reserve,
+        warning,
+    } = notice
     else {
         return Vec::new();
     };

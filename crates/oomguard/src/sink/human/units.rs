@@ -100,7 +100,10 @@ mod tests {
 
     #[test]
     fn a_foreign_text_stays_on_its_line() {
-        assert_eq!(one_line("ok\n[00:00:00] ✅ Worker 9\u{1b}[2J\u{202e}"), "ok\\n[00:00:00] ✅ Worker 9\\u{1b}[2J\\u{202e}");
+        assert_eq!(
+            one_line("ok\n[00:00:00] ✅ Worker 9\u{1b}[2J\u{202e}"),
+            "ok\\n[00:00:00] ✅ Worker 9\\u{1b}[2J\\u{202e}"
+        );
         assert_eq!(one_line(&"x".repeat(5000)).chars().count(), LONGEST + 1);
     }
 }

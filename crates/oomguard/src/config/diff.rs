@@ -1,0 +1,116 @@
+//! What is different between two configurations, in sentences, for a reload.
+//!
+//! Only describes; what can be changed in a running guard is for the driver to know.
+
+use std::fmt::Debug;
+use std::path::Path;
+use std::time::Duration;
+
+use oomguard_core::Bytes;
+
+use super::{Config, Pool, Restart};
+
+impl Config {
+    /// One sentence for every difference, from `self` to `new`.
+    pub fn diff(&self, new: &Config) -> Vec<String> {
+        let mut said = Vec::new();
+        let mut tell = |what: &str, old: String, new: String| {
+            if old != new {
+                said.push(format!("{what} {old} -> {new}"));
+            }
+        };
+        tell("state_dir", path(self.state_dir.as_deref()), path(new.state_dir.as_deref()));
+        tell("cgroup_parent", path(self.cgroup_parent.as_deref()), path(new.cgroup_parent.as_deref()));
+        tell("memory: reserve", self.memory.reserve.to_string(), new.memory.reserve.to_string());
+        tell("memory: warning", self.memory.warning.to_string(), new.memory.warning.to_string());
+        tell("memory: swap_limit", self.memory.swap_limit.to_string(), new.memory.swap_limit.to_string());
+        let require =
+            |config: &Config| config.memory.require.map_or("none", |require| require.name()).to_owned();
+        tell("memory: require", require(self), require(new));
+        tell("log: dir", path(Some(&self.log.dir)), path(Some(&new.log.dir)));
+        tell("log: max_size", self.log.max_size.to_string(), new.log.max_size.to_string());
+        tell("log: keep", self.log.keep.to_string(), new.log.keep.to_string());
+        for old in &self.pools {
+            match new.pools.iter().find(|pool| pool.name == old.name) {
+                Some(pool) => said.extend(pool_diff(old, pool)),
+                None => said.push(format!("pool `{}` is gone", old.name)),
+            }
+        }
+        for pool in &new.pools {
+            if !self.pools.iter().any(|old| old.name == pool.name) {
+                said.push(format!("pool `{}` is new: {} workers", pool.name, pool.count));
+            }
+        }
+        said
+    }
+}
+
+fn pool_diff(old: &Pool, new: &Pool) -> Vec<String> {
+    let mut said = Vec::new();
+    let mut tell = |what: &str, before: String, after: String| {
+        if before != after {
+            said.push(format!("pool `{}`: {what} {before} -> {after}", old.name));
+        }
+    };
+    tell("command", list(&old.command), list(&new.command));
+    tell("count", old.count.to_string(), new.count.to_string());
+    tell("cwd", path(Some(&old.cwd)), path(Some(&new.cwd)));
+    tell("memory_limit", size(old.memory_limit), size(new.memory_limit));
+    tell("max_age", time(old.max_age), time(new.max_age));
+    tell("grace", time(Some(old.grace)), time(Some(new.grace)));
+    tell("prune_patience", time(Some(old.prune_patience)), time(Some(new.prune_patience)));
+    tell("timeout", time(old.timeout), time(new.timeout));
+    tell("on_limit", word(old.on_limit), word(new.on_limit));
+    tell("restart", restart(old.restart), restart(new.restart));
+    for (name, value) in &old.env {
+        match new.env.get(name) {
+            // A value may be a secret: it is not repeated in a log.
+            Some(after) if after != value => {
+                said.push(format!("pool `{}`: env `{name}` has another value", old.name))
+            }
+            Some(_) => {}
+            None => said.push(format!("pool `{}`: env `{name}` is gone", old.name)),
+        }
+    }
+    let added = new.env.keys().filter(|name| !old.env.contains_key(*name));
+    said.extend(added.map(|name| format!("pool `{}`: env `{name}` is new", old.name)));
+    said
+}
+
+fn path(path: Option<&Path>) -> String {
+    path.map_or("default".to_owned(), |path| format!("`{}`", path.display()))
+}
+
+fn size(size: Option<Bytes>) -> String {
+    size.map_or("none".to_owned(), |size| size.to_string())
+}
+
+fn word(word: impl Debug) -> String {
+    format!("{word:?}").to_lowercase()
+}
+
+fn restart(restart: Restart) -> String {
+    match restart {
+        Restart::OnFailure => "on-failure".to_owned(),
+        other => word(other),
+    }
+}
+
+fn list(command: &[String]) -> String {
+    format!("`{}`", command.join(" "))
+}
+
+/// `60m`, `1h30m`, `90s`: as it would be typed.
+fn time(time: Option<Duration>) -> String {
+    let Some(time) = time else { return "none".to_owned() };
+    let seconds = time.as_secs();
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        _ if time.subsec_nanos() > 0 => format!("{}ms", time.as_millis()),
+        (0, 0, s) => format!("{s}s"),
+        (0, m, 0) => format!("{m}m"),
+        (1, 0, 0) => "60m".to_owned(),
+        (h, 0, 0) => format!("{h}h"),
+        (h, m, 0) => format!("{h}h{m}m"),
+        _ => format!("{seconds}s"),
+    }
+}

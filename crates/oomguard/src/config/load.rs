@@ -1,0 +1,111 @@
+//! Finds the file and reads it.
+//!
+//! Looks for `oomguard.toml`, then for a `pyproject.toml` with `[tool.oomguard]`, in the working directory and then
+//! upwards. It never takes a file that it cannot read for one that is not there.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use oomguard_core::Bytes;
+use std::fs;
+
+use super::source::Source;
+use super::{Config, Overrides, parse};
+use crate::error::Error;
+
+/// No real configuration comes near this.
+const LARGEST: u64 = 1 << 20;
+
+/// The configuration that holds in `cwd`: of the `explicit` file, else of the one that is found, else the
+/// defaults (without a pool); with the overrides on top. Percentages are of `total`.
+pub fn load(
+    explicit: Option<&Path>,
+    cwd: &Path,
+    overrides: &Overrides,
+    total: Bytes,
+) -> Result<Config, Error> {
+    let path = match explicit {
+        Some(path) => Some(cwd.join(path)),
+        None => find(cwd)?,
+    };
+    let mut config = match path {
+        Some(path) => from_file(&path, cwd, total)?,
+        None => parse::defaults(cwd, total),
+    };
+    overrides.apply(&mut config, cwd, total)?;
+    Ok(config)
+}
+
+/// One pool that runs `command`, without a file.
+pub fn single(
+    command: Vec<String>,
+    cwd: &Path,
+    overrides: &Overrides,
+    total: Bytes,
+) -> Result<Config, Error> {
+    let mut config = parse::defaults(cwd, total);
+    config.pools.push(parse::default_pool("worker", command, cwd));
+    overrides.apply(&mut config, cwd, total)?;
+    Ok(config)
+}
+
+/// The file that holds in `cwd`, if there is one.
+pub fn find(cwd: &Path) -> Result<Option<PathBuf>, Error> {
+    for folder in cwd.ancestors() {
+        let own = folder.join("oomguard.toml");
+        if there(&own)? {
+            return Ok(Some(own));
+        }
+        let shared = folder.join("pyproject.toml");
+        if there(&shared)? && mentions_us(&read(&shared)?) {
+            return Ok(Some(shared));
+        }
+    }
+    Ok(None)
+}
+
+fn there(path: &Path) -> Result<bool, Error> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(meta.is_file()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(false)
+        }
+        // A folder above that we may not look into is none of our business; a file that we may not see is.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(false),
+        Err(error) => Err(unreadable(path, &error)),
+    }
+}
+
+/// A table of ours in a file for many: a broken one that does not mention us is for others to complain about.
+fn mentions_us(text: &str) -> bool {
+    match text.parse::<toml::Table>() {
+        Ok(table) => table.get("tool").and_then(|tool| tool.get("oomguard")).is_some(),
+        Err(_) => text.contains("tool.oomguard"),
+    }
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
+    if size > LARGEST {
+        return Err(Error::new(format!("`{}` has {size} bytes; that is no configuration", path.display())));
+    }
+    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        Error::new(format!("could not read `{}`: byte {at} is not UTF-8", path.display()))
+    })
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Error {
+    Error::io("read", path, error).hint("`oomguard init` writes an example, `-c FILE` names another file")
+}
+
+fn from_file(path: &Path, cwd: &Path, total: Bytes) -> Result<Config, Error> {
+    let text = read(path)?;
+    let shown = path.strip_prefix(cwd).unwrap_or(path).display().to_string();
+    let base = path.parent().unwrap_or(cwd);
+    let pyproject = path.file_name().is_some_and(|name| name == "pyproject.toml");
+    let mut config = parse::parse(&Source { shown, text: &text }, pyproject, base, total)?;
+    config.path = Some(path.to_owned());
+    Ok(config)
+}
