@@ -1,0 +1,313 @@
+//! Where the parent cgroup of all jobs can be, tried out in order, and the list of what did not work.
+//!
+//! Touches candidates by making the parent there, and on v2 by switching the memory controller on above it. What
+//! was made for a candidate that turned out useless is removed again. Never changes a limit.
+
+use std::fmt;
+use std::path::{Component, Path, PathBuf};
+
+use oomguard_core::Bytes;
+use rustix::io::Errno;
+
+use super::dirs;
+use super::leaf::Dirs;
+use super::mounts::{Hierarchy, Mounts};
+use super::probe;
+use crate::os::error::Error;
+use crate::os::kept::Kept;
+
+/// Something that was tried and did not work.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Where.
+    pub at: PathBuf,
+    /// What, and how it failed.
+    pub what: String,
+    /// The kernel's error number, if it was a call that failed.
+    pub errno: Option<i32>,
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`: {}", self.at.display(), self.what)
+    }
+}
+
+/// No cgroup can hold the jobs here: everything that was tried, and what would help.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// In the order of trying.
+    pub attempts: Vec<Attempt>,
+    /// What a person can do about it.
+    pub remedy: String,
+}
+
+impl std::error::Error for Refusal {}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no cgroup can hold jobs to a limit here")?;
+        for attempt in &self.attempts {
+            write!(f, "\n  {attempt}")?;
+        }
+        write!(f, "\nhint: {}", self.remedy)
+    }
+}
+
+/// The attempts so far.
+#[derive(Debug, Default)]
+pub(crate) struct Log(pub(crate) Vec<Attempt>);
+
+impl Log {
+    pub(crate) fn say(&mut self, at: &Path, what: impl Into<String>, errno: Option<Errno>) {
+        self.0.push(Attempt { at: at.to_owned(), what: what.into(), errno: errno.map(Errno::raw_os_error) });
+    }
+    fn failed(&mut self, at: &Path, doing: &str, errno: Errno) {
+        let why = std::io::Error::from(errno);
+        self.say(at, format!("cannot {doing}: {why}"), Some(errno));
+    }
+    pub(crate) fn error(&mut self, at: &Path, error: &Error) {
+        self.say(at, error.to_string(), error.errno().map(Errno::from_raw_os_error));
+    }
+    /// What would help, judged by what went wrong.
+    pub(crate) fn refuse(self) -> Refusal {
+        let met = |wanted: Errno| self.0.iter().any(|a| a.errno == Some(wanted.raw_os_error()));
+        let remedy = if met(Errno::ROFS) {
+            "the cgroup filesystem is read-only, as in most containers: give the container a writable one \
+             (`docker run --cgroupns=private --security-opt writable-cgroups=true`, or `--privileged`), or run \
+             oomguard outside of it"
+        } else if met(Errno::ACCESS) || met(Errno::PERM) {
+            "run it in a cgroup of your own (`systemd-run --user --scope -p Delegate=yes oomguard ...`), or as root"
+        } else if met(Errno::BUSY) || met(Errno::NOTUNIQ) {
+            "start oomguard in a cgroup of its own (`systemd-run --scope -p Delegate=yes oomguard ...`): on cgroup v2 \
+             one that holds other processes cannot be divided"
+        } else {
+            "the memory controller is off or not mounted: boot without `cgroup_disable=memory`, and mount cgroup2 on \
+             /sys/fs/cgroup"
+        };
+        Refusal { attempts: self.0, remedy: remedy.to_owned() }
+    }
+}
+
+/// A parent that works.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) dirs: Dirs,
+    /// Directories to remove in the end, deepest last.
+    pub(crate) made: Vec<PathBuf>,
+    pub(crate) notes: Vec<String>,
+    /// The smallest limit that we are under and jobs in this place would not be.
+    pub(crate) inherited: Option<Bytes>,
+}
+
+/// Whether a path given by a person stays below the hierarchy's root and names something in it.
+pub(crate) fn is_plain(path: &Path) -> bool {
+    let mut parts = path.components().filter(|c| *c != Component::RootDir).peekable();
+    parts.peek().is_some() && parts.all(|c| matches!(c, Component::Normal(_)))
+}
+
+/// An explicit path below a mount.
+pub(crate) fn below(mount: &Path, explicit: &Path) -> PathBuf {
+    mount.join(explicit.strip_prefix("/").unwrap_or(explicit))
+}
+
+/// The leaf that we move to when our own cgroup is divided.
+const GUARD: &str = "guard";
+
+/// cgroup v2 with the memory controller.
+pub(crate) fn in_v2(v2: &Hierarchy, explicit: Option<&Path>, name: &str, log: &mut Log) -> Option<Place> {
+    if let Some(explicit) = explicit {
+        return make_v2(&v2.mount, &below(&v2.mount, explicit), None, log);
+    }
+    let Some(own) = &v2.own else {
+        log.say(&v2.mount, "our own cgroup is not visible here", None);
+        return None;
+    };
+    // Divided already, by an earlier guard in this process or by one that has exec'ed into us.
+    let divided = own.ends_with(GUARD) && own.parent().is_some_and(|above| above.join(name).is_dir());
+    if !divided && let Some(place) = divide_own(own, name, log) {
+        return Some(place);
+    }
+    let mut inherited: Option<Bytes> = None;
+    for above in own.ancestors().take_while(|dir| dir.starts_with(&v2.mount)) {
+        // Our own cgroup may be used as it is only where the kernel lets a cgroup with processes be divided: at the
+        // root.
+        if (above != own || own == &v2.mount)
+            && let Some(place) = make_v2(above, &above.join(name), inherited, log)
+        {
+            return Some(place);
+        }
+        let limit = Kept::read_only(&above.join("memory.max")).and_then(|f| f.limit());
+        if let Ok(limit) = limit.as_ref()
+            && *limit != Bytes::MAX
+        {
+            inherited = Some(inherited.unwrap_or(Bytes::MAX).min(*limit));
+        }
+    }
+    None
+}
+
+/// Our own cgroup, if we are alone in it: we move to a leaf `guard` and jobs go beside us.
+fn divide_own(own: &Path, name: &str, log: &mut Log) -> Option<Place> {
+    let me = std::process::id().to_string();
+    let procs = own.join("cgroup.procs");
+    match std::fs::read_to_string(&procs) {
+        Ok(text) if text.trim() == me => {}
+        Ok(_) => {
+            log.say(own, "other processes are in it, so it cannot be divided", Some(Errno::NOTUNIQ));
+            return None;
+        }
+        Err(e) => {
+            log.error(own, &Error::io("read", &procs, &e));
+            return None;
+        }
+    }
+    let guard = own.join(GUARD);
+    let moved = dirs::make(&guard)
+        .map_err(|errno| Error::file("make", &guard, errno))
+        .and_then(|_| Kept::write_only(&guard.join("cgroup.procs"))?.write(b"0"));
+    if let Err(error) = moved {
+        log.error(own, &error);
+        let _ = dirs::remove(&guard);
+        return None;
+    }
+    match make_v2(own, &own.join(name), None, log) {
+        Some(mut place) => {
+            place.notes.push(format!("moved itself to `{}`", guard.display()));
+            Some(place)
+        }
+        None => {
+            // Back to where we were; what cannot be undone is said.
+            if let Err(error) = Kept::write_only(&procs).and_then(|f| f.write(b"0")) {
+                log.error(own, &error);
+            }
+            let _ = dirs::remove(&guard);
+            None
+        }
+    }
+}
+
+/// Makes `dir` and what is missing between it and `top`, with the memory controller on all the way, and probes it.
+fn make_v2(top: &Path, dir: &Path, inherited: Option<Bytes>, log: &mut Log) -> Option<Place> {
+    let mut made = Vec::new();
+    let result = (|| {
+        enable_memory(top, log)?;
+        for step in dirs::steps(top, dir) {
+            match dirs::make(&step) {
+                Ok(true) => made.push(step.clone()),
+                Ok(false) => {}
+                Err(errno) => {
+                    log.failed(&step, "make it", errno);
+                    return None;
+                }
+            }
+            enable_memory(&step, log)?;
+        }
+        let dirs = Dirs { memory: dir.to_owned(), v2: true, side: None, freezer: None };
+        probe::leaf(&dirs).map_err(|error| log.error(dir, &error)).ok()?;
+        Some(dirs)
+    })();
+    finish(result, made, Vec::new(), inherited)
+}
+
+/// Removes what was made if it was in vain.
+fn finish(
+    dirs: Option<Dirs>,
+    made: Vec<PathBuf>,
+    notes: Vec<String>,
+    inherited: Option<Bytes>,
+) -> Option<Place> {
+    if dirs.is_none() {
+        for dir in made.iter().rev() {
+            let _ = dirs::remove(dir);
+        }
+    }
+    Some(Place { dirs: dirs?, made, notes, inherited })
+}
+
+/// Switches the memory controller on for the children of `dir`.
+fn enable_memory(dir: &Path, log: &mut Log) -> Option<()> {
+    if dirs::lists(&dir.join("cgroup.subtree_control"), "memory") {
+        return Some(());
+    }
+    if !dirs::lists(&dir.join("cgroup.controllers"), "memory") {
+        log.say(dir, "it has no memory controller to pass on", None);
+        return None;
+    }
+    Kept::write_only(&dir.join("cgroup.subtree_control"))
+        .and_then(|file| file.write(b"+memory"))
+        .map_err(|error| log.error(dir, &error))
+        .ok()
+}
+
+/// cgroup v1, with v2 or the freezer beside it.
+pub(crate) fn in_v1(
+    v1: &Hierarchy,
+    mounts: &Mounts,
+    explicit: Option<&Path>,
+    name: &str,
+    log: &mut Log,
+) -> Option<Place> {
+    let base = |h: &Hierarchy| match explicit {
+        Some(explicit) => Some(below(&h.mount, explicit)),
+        None => h.own.as_ref().map(|own| own.join(name)),
+    };
+    let Some(dir) = base(v1) else {
+        log.say(&v1.mount, "our own cgroup is not visible here", None);
+        return None;
+    };
+    let mut made = Vec::new();
+    let mut notes = Vec::new();
+    if !make_all(&v1.mount, &dir, &mut made, log) {
+        return finish(None, made, notes, None);
+    }
+    // Old kernels: without it the parent's limit would not count what is in the leaves.
+    let hierarchy = dir.join("memory.use_hierarchy");
+    if std::fs::read(&hierarchy).is_ok_and(|text| text == b"0\n")
+        && let Err(e) = std::fs::write(&hierarchy, "1")
+    {
+        notes
+            .push(format!("the ceiling around all jobs does not hold: {}", Error::io("set", &hierarchy, &e)));
+    }
+    let mut dirs = Dirs { memory: dir.clone(), v2: false, side: None, freezer: None };
+    let mut lost = Log::default();
+    let beside = [(&mounts.unified, "cgroup.freeze"), (&mounts.freezer1, "freezer.state")];
+    for (hierarchy, wanted) in beside {
+        let Some((mount, place)) = hierarchy.as_ref().and_then(|h| Some((&h.mount, base(h)?))) else {
+            continue;
+        };
+        let mut here = Vec::new();
+        if make_all(mount, &place, &mut here, &mut lost) && place.join(wanted).exists() {
+            made.append(&mut here);
+            match wanted {
+                "cgroup.freeze" => dirs.side = Some(place),
+                _ => dirs.freezer = Some(place),
+            }
+            break;
+        }
+        drop(finish(None, here, Vec::new(), None));
+    }
+    notes.extend(lost.0.iter().map(|attempt| format!("not beside the memory cgroup: {attempt}")));
+    match (&dirs.side, &dirs.freezer) {
+        (Some(_), _) => {}
+        (None, Some(_)) => notes.push("jobs are frozen by the v1 freezer and killed one by one".to_owned()),
+        (None, None) => notes.push("jobs are stopped and killed one by one".to_owned()),
+    }
+    let probed = probe::leaf(&dirs).map_err(|error| log.error(&dir, &error)).ok();
+    finish(probed.map(|()| dirs), made, notes, None)
+}
+
+/// `mkdir -p` below a mount.
+fn make_all(mount: &Path, dir: &Path, made: &mut Vec<PathBuf>, log: &mut Log) -> bool {
+    for step in dirs::steps(mount, dir) {
+        match dirs::make(&step) {
+            Ok(true) => made.push(step),
+            Ok(false) => {}
+            Err(errno) => {
+                log.failed(&step, "make it", errno);
+                return false;
+            }
+        }
+    }
+    true
+}

@@ -1,0 +1,25 @@
+//! Linux: procfs, cgroup v1 and v2, pidfds.
+//!
+//! Every module begins with what it touches and ends with what it never does.
+
+pub mod cgroup;
+pub mod clock;
+pub mod error;
+pub mod meminfo;
+pub mod oneself;
+pub mod page;
+pub mod process;
+pub mod psi;
+pub mod reaper;
+pub mod shm;
+pub mod spawn;
+pub mod systemd;
+pub mod tree;
+pub mod wait;
+pub mod zoneinfo;
+
+mod kept;
+mod procfs;
+mod text;
+
+pub use error::{Error, Result};

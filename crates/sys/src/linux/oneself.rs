@@ -1,0 +1,142 @@
+//! Makes the guard itself able to act when memory is short: locked, last to be killed, first to be run.
+//!
+//! Touches this process's memory locks, OOM score, scheduling and timer slack; what children would inherit of it is
+//! remembered here and taken back by [`super::spawn`]. For the guard's own program: never call these inside
+//! somebody else's process.
+
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::OnceLock;
+
+use rustix::io::Errno;
+use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::process::{Resource, getrlimit};
+
+use super::error::{Error, Result};
+use super::process::last_errno;
+
+/// What was locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Locked {
+    /// All memory that is or will be mapped, once touched.
+    All,
+    /// What is mapped now; later mappings are not, because a small `RLIMIT_MEMLOCK` would make them fail.
+    Current,
+}
+
+/// The scheduling that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheduled {
+    /// `SCHED_FIFO` 1: a 1 ms timer is at most 0.1 ms late (p99), whatever else runs.
+    Fifo,
+    /// This nice value: some 4 ms late under load.
+    Nice(i32),
+}
+
+/// What children must get back. `None`: never changed.
+static ORIGINAL_SCORE: OnceLock<i32> = OnceLock::new();
+static ORIGINAL_SLACK: OnceLock<u64> = OnceLock::new();
+
+/// The OOM score that children must get back.
+pub(crate) fn original_oom_score() -> Option<i32> {
+    ORIGINAL_SCORE.get().copied()
+}
+/// The timer slack that children must get back, in nanoseconds.
+pub(crate) fn original_timer_slack() -> Option<u64> {
+    ORIGINAL_SLACK.get().copied()
+}
+
+/// Whether this process has a capability, by its number.
+fn has_capability(number: u32) -> bool {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask =
+        text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << number) != 0)
+}
+
+/// Keeps our memory in RAM. Pages are locked when they are touched, so our resident set does not grow by it.
+pub fn lock_memory() -> Result<Locked> {
+    const CAP_IPC_LOCK: u32 = 14;
+    let free = has_capability(CAP_IPC_LOCK) || getrlimit(Resource::Memlock).current.is_none();
+    let now = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;
+    let (flags, locked) =
+        if free { (now | MlockAllFlags::FUTURE, Locked::All) } else { (now, Locked::Current) };
+    mlockall(flags).map(|()| locked).map_err(|errno| Error::Call {
+        doing: "mlockall (needs CAP_IPC_LOCK, or a large enough `ulimit -l`)",
+        errno,
+    })
+}
+
+/// Touches so much stack as will ever be used, so that it need not be found when memory is short.
+pub fn touch_stack() {
+    let mut deep = [0u8; 128 * 1024];
+    std::hint::black_box(&mut deep);
+}
+
+/// Makes us nearly the last choice of the kernel's OOM killer (`oom_score_adj` -900). Needs `CAP_SYS_RESOURCE`.
+/// Children get the old value back.
+pub fn lower_oom_score() -> Result<i32> {
+    const SCORE: i32 = -900;
+    let path = Path::new("/proc/self/oom_score_adj");
+    let text = std::fs::read_to_string(path).map_err(|e| Error::io("read", path, &e))?;
+    let before: i32 = text.trim().parse().unwrap_or(0);
+    if before <= SCORE {
+        return Ok(before);
+    }
+    std::fs::write(path, SCORE.to_string()).map_err(|e| Error::io("write -900 to", path, &e))?;
+    ORIGINAL_SCORE.get_or_init(|| before);
+    Ok(SCORE)
+}
+
+/// Lets us run before others: `SCHED_FIFO` 1, else nice -20, else what `RLIMIT_NICE` allows. Children do not inherit
+/// it (reset-on-fork): a job at real-time priority would starve the guard.
+pub fn schedule_first() -> Result<Scheduled> {
+    let fifo = libc::sched_param { sched_priority: 1 };
+    // SAFETY: 0 is the calling thread; the parameter is plain data and outlives the call.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &fifo) } == 0 {
+        return Ok(Scheduled::Fifo);
+    }
+    let errno = last_errno();
+    let other = libc::sched_param { sched_priority: 0 };
+    // SAFETY: as above. Reset-on-fork also takes a negative nice value back in children.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_OTHER | libc::SCHED_RESET_ON_FORK, &other) } != 0 {
+        return Err(Error::Call { doing: "sched_setscheduler", errno: last_errno() });
+    }
+    for nice in [-20, -10, -5, -1] {
+        // SAFETY: three integers.
+        if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } == 0 {
+            return Ok(Scheduled::Nice(nice));
+        }
+    }
+    Err(Error::Call { doing: "SCHED_FIFO and nice (need CAP_SYS_NICE)", errno })
+}
+
+/// Has our timers fire when they are due and not up to 50 us later. For the calling thread; children get the old
+/// value back.
+pub fn timer_slack() -> Result<()> {
+    let call = |errno| Error::Call { doing: "prctl(PR_SET_TIMERSLACK)", errno };
+    let before = rustix::thread::current_timer_slack().map_err(call)?;
+    rustix::thread::set_current_timer_slack(NonZeroU64::new(1)).map_err(call)?;
+    ORIGINAL_SLACK.get_or_init(|| before);
+    Ok(())
+}
+
+/// Makes orphans among our descendants our children, so that no member of a job escapes by a double fork.
+pub fn become_subreaper() -> Result<()> {
+    let me = rustix::process::getpid();
+    rustix::process::set_child_subreaper(Some(me))
+        .map_err(|errno| Error::Call { doing: "prctl(PR_SET_CHILD_SUBREAPER)", errno })
+}
+
+/// Whether we are root in our user namespace.
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// Bytes of our own that are in RAM: for tests and `doctor`.
+pub fn resident() -> Result<u64> {
+    let path = Path::new("/proc/self/statm");
+    let text = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
+    super::procfs::resident(&text, rustix::param::page_size() as u64)
+        .ok_or_else(|| Error::file("parse", path, Errno::INVAL))
+}
