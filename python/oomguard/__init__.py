@@ -1,0 +1,61 @@
+"""oomguard keeps machines that train models from dying of memory.
+
+``check()`` in a training loop costs an atomic load. Under ``oomguard up`` or ``oomguard run`` it does what the guard
+asks; without a guard a native thread watches the machine's available memory. ``oomguard.optuna`` holds what Optuna
+workers need. ``python -m oomguard`` says what it sees on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+
+from oomguard import _core
+from oomguard._core import __version__, check
+from oomguard._errors import MemoryCritical, StopRequested
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from oomguard._monitor import MemoryMonitor, MemoryStatus
+    from oomguard._signals import handle_sigterm
+
+__all__ = [
+    "MemoryCritical",
+    "MemoryMonitor",
+    "MemoryStatus",
+    "StopRequested",
+    "__version__",
+    "check",
+    "checkpoint",
+    "handle_sigterm",
+]
+
+if hasattr(os, "register_at_fork"):
+    # The sampling thread does not live on in a forked child, and the child was not the one asked to stop.
+    os.register_at_fork(after_in_child=_core.after_fork_in_child)
+
+_LATE = {"MemoryMonitor": "_monitor", "MemoryStatus": "_monitor", "handle_sigterm": "_signals"}
+
+
+def checkpoint() -> bool:
+    """Tells the guard that everything up to here is saved: killing this job now would cost little.
+
+    Returns:
+        Whether a guard was told. Never blocks and never raises.
+    """
+    return _core.notify("X_OOMGUARD_CHECKPOINT=1")
+
+
+def __getattr__(name: str) -> object:
+    """Imports the less used names on first use: ``import oomguard`` is to stay under 20 ms."""
+    module = _LATE.get(name)
+    if module is None:
+        raise AttributeError(f"module 'oomguard' has no attribute {name!r}")
+    import importlib
+
+    value: object = getattr(importlib.import_module(f"oomguard.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
