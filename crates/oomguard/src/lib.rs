@@ -1,9 +1,21 @@
-//! The guard: drives the engine.
+//! The guard: reads what was asked for, drives the engine, performs and tells.
+//!
+//! `drive` holds the loop and its verbs, `sink` the renderings of what happens, `config`, `state` and `control`
+//! what a long-running guard needs. What is decided is decided in `oomguard-core`.
 
 pub mod amount;
 pub mod cli;
 pub mod config;
+pub mod control;
+pub mod drive;
 pub mod error;
+pub mod notify;
 pub mod record;
 pub mod sink;
 pub mod state;
+
+/// A line on stdout. A reader that has gone away is no reason to fail.
+pub(crate) fn say(line: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{line}");
+}

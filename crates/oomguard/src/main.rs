@@ -1,2 +1,37 @@
-//! The command.
-fn main() {}
+//! The `oomguard` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use oomguard::cli::{Cli, Verb};
+use oomguard::{drive, error};
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let code = if error.use_stderr() { error::FAILED } else { 0 };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let done = match cli.verb {
+        _ if false => Ok(0),
+        Verb::Run(cli) => drive::run::run(cli),
+        // Verb::Up(cli) => drive::up::up(cli),
+        Verb::Check(cli) => drive::check::check(&cli),
+        Verb::Doctor(cli) => drive::doctor::doctor(&cli),
+        // Verb::Status(cli) => drive::talk::status(&cli),
+        // Verb::Reload(cli) => drive::talk::reload(&cli),
+        // Verb::Restart(cli) => drive::talk::restart(&cli),
+        // Verb::Stop(cli) => drive::talk::stop(&cli),
+        _ => Ok(0),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("{error}");
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! What can be typed. Only the words and their help; what they mean is worked out in `drive`.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::styling::{AnsiColor, Styles};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use oomguard_core::{Enforcement, OnLimit};
+
+use crate::amount::{Amount, duration, limit};
+
+const STYLES: Styles = Styles::styled()
+    .header(AnsiColor::Green.on_default().bold())
+    .usage(AnsiColor::Green.on_default().bold())
+    .literal(AnsiColor::Cyan.on_default().bold())
+    .placeholder(AnsiColor::Cyan.on_default());
+
+/// Keeps machines that train models or run GPU tests from dying of memory.
+#[derive(Debug, Parser)]
+#[command(name = "oomguard", version, styles = STYLES, arg_required_else_help = true, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+const EXAMPLES: &str = "Examples:
+  oomguard doctor                                  what can this machine enforce?
+  oomguard run --memory-limit 8GiB -- python train.py
+  oomguard up                                      the workers of ./oomguard.toml
+  oomguard status                                  how are they?";
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run one command, its whole process tree held to a memory limit
+    Run(Run),
+    /// Keep the pools of workers of oomguard.toml running
+    Up(Up),
+    /// Is there room? Exits with 0, or with 75 if not
+    Check(Check),
+    /// What can this machine enforce and see, with the proof and the remedy
+    Doctor(Doctor),
+    /// How the workers of a running `up` are
+    Status(Status),
+    /// Make a running `up` read its configuration again
+    Reload(Talk),
+    /// Restart workers of a running `up`, one after another
+    Restart(Restart),
+    /// End a running `up` and its workers
+    Stop(Stop),
+}
+
+/// Flags about the cgroup that jobs are put under.
+#[derive(Debug, Args)]
+pub struct Place {
+    /// Put jobs under this cgroup (relative to the memory hierarchy's root) instead of one found by probing
+    #[arg(long, value_name = "PATH", env = "OOMGUARD_CGROUP_PARENT", help_heading = "Enforcement")]
+    pub cgroup_parent: Option<PathBuf>,
+}
+
+/// What must hold a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Require {
+    /// cgroup v2 `memory.max`
+    Cgroup2,
+    /// cgroup v1 or v2
+    Cgroup,
+    /// at least a limit per process
+    Rlimit,
+}
+
+impl Require {
+    /// Whether `found` is good enough.
+    pub fn is_met_by(self, found: Enforcement) -> bool {
+        match self {
+            Require::Cgroup2 => found == Enforcement::Cgroup2,
+            Require::Cgroup => matches!(found, Enforcement::Cgroup2 | Enforcement::Cgroup1),
+            Require::Rlimit => found != Enforcement::WatchOnly,
+        }
+    }
+}
+
+/// `--on-limit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LimitScope {
+    /// the whole job ends
+    Job,
+    /// only the process that the kernel chose
+    Process,
+}
+
+impl From<LimitScope> for OnLimit {
+    fn from(scope: LimitScope) -> OnLimit {
+        match scope {
+            LimitScope::Job => OnLimit::Job,
+            LimitScope::Process => OnLimit::Process,
+        }
+    }
+}
+
+/// `oomguard run`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard run --memory-limit 8GiB -- python train.py
+  oomguard run --memory-limit 50% --timeout 2h --report last.json -- make test
+  oomguard run -- ./notebook.sh          no limit of its own, but the machine's reserve is guarded
+
+Exit codes: the command's own; 75 no room (pre-flight), 124 time limit, 125 oomguard itself failed,
+126 not executable, 127 not found, 128+n killed by signal n, 137 ended because of memory (the last
+line on stderr says which limit).")]
+pub struct Run {
+    /// What the whole process tree may use: 8GiB, 512MiB, 60% (of all memory)
+    #[arg(short = 'm', long, value_name = "SIZE|%", value_parser = limit, env = "OOMGUARD_MEMORY_LIMIT")]
+    pub memory_limit: Option<Amount>,
+    /// Available memory that must never be used [default: 2GiB; an eighth of small machines]
+    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_RESERVE")]
+    pub reserve: Option<Amount>,
+    /// Swap that the tree may use
+    #[arg(long, value_name = "SIZE|%", default_value = "0", env = "OOMGUARD_SWAP_LIMIT")]
+    pub swap_limit: Amount,
+    /// End the command after this time (exit code 124)
+    #[arg(long, value_name = "TIME", value_parser = duration, env = "OOMGUARD_TIMEOUT")]
+    pub timeout: Option<Duration>,
+    /// From SIGTERM to SIGKILL
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", env = "OOMGUARD_GRACE")]
+    pub grace: Duration,
+    /// What ends when the kernel kills at the limit
+    #[arg(long, value_enum, default_value = "job")]
+    pub on_limit: LimitScope,
+    /// Refuse to start unless the tree is really held by this
+    #[arg(long, value_name = "ENFORCEMENT", value_enum, help_heading = "Enforcement")]
+    pub require: Option<Require>,
+    /// Start even if the limit cannot be enforced at all; the guard then only watches
+    #[arg(long, conflicts_with = "require", help_heading = "Enforcement")]
+    pub best_effort: bool,
+    /// Where the job's cgroup goes.
+    #[command(flatten)]
+    pub place: Place,
+    /// Write what happened to FILE, as one JSON document
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+    /// Say what happens on stderr as JSON, one event a line
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say also what is not a problem
+    #[arg(short, long, help_heading = "Output")]
+    pub verbose: bool,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
+    pub command: Vec<OsString>,
+}
+
+/// Where the configuration of an `up` is.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// The configuration [default: oomguard.toml or pyproject.toml here or above]
+    #[arg(short, long, value_name = "FILE", env = "OOMGUARD_CONFIG")]
+    pub config: Option<PathBuf>,
+}
+
+/// `oomguard up`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard up                            the pools of ./oomguard.toml
+  oomguard up -c train.toml --json
+
+A minimal oomguard.toml:
+  [pool.train]
+  command = [\"python\", \"train.py\"]
+  count = 2
+  memory_limit = \"8GiB\"
+
+The first Ctrl-C ends the workers in good order, the second kills them. SIGHUP reads the
+configuration again.")]
+pub struct Up {
+    /// Which configuration.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Where the jobs' cgroups go.
+    #[command(flatten)]
+    pub place: Place,
+    /// Say what happens on stderr as JSON, one event a line
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+    /// Say nothing on the terminal; the logs are written all the same
+    #[arg(short, long, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+/// `oomguard check`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard check && python train.py
+  oomguard check --max-ram 70% --min-available 6GiB --json")]
+pub struct Check {
+    /// Refuse if more than this share of memory is used
+    #[arg(long, value_name = "%", default_value = "70%", value_parser = share, env = "OOMGUARD_MAX_RAM")]
+    pub max_ram: u8,
+    /// Refuse if less than this is available
+    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_MIN_AVAILABLE")]
+    pub min_available: Option<Amount>,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn share(text: &str) -> Result<u8, String> {
+    match text.parse()? {
+        Amount::Percent(percent) => Ok(percent),
+        Amount::Bytes(_) => Err(format!("`{text}` is not a share of memory (try `70%`)")),
+    }
+}
+
+/// `oomguard doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Where a job's cgroup would go.
+    #[command(flatten)]
+    pub place: Place,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oomguard status`.
+#[derive(Debug, Args)]
+pub struct Status {
+    /// Of which `up`.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Show it again every two seconds, until Ctrl-C
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
+/// `oomguard reload`.
+#[derive(Debug, Args)]
+pub struct Talk {
+    /// Which `up`.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// One JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `oomguard restart`.
+#[derive(Debug, Args)]
+pub struct Restart {
+    /// A worker's name, as `status` shows it [default: all]
+    pub worker: Option<String>,
+    /// Which `up`.
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+/// `oomguard stop`.
+#[derive(Debug, Args)]
+pub struct Stop {
+    /// Without SIGTERM and grace
+    #[arg(long)]
+    pub now: bool,
+    /// Which `up`.
+    #[command(flatten)]
+    pub talk: Talk,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_words_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_command_are_the_commands() {
+        let cli = Cli::try_parse_from(["oomguard", "run", "-m", "1G", "python", "-c", "x", "--json"]).unwrap();
+        let Verb::Run(run) = cli.verb else { panic!("not run") };
+        assert_eq!(run.command, ["python", "-c", "x", "--json"]);
+        assert!(!run.json);
+    }
+}

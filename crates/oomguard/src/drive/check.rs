@@ -1,0 +1,35 @@
+//! `oomguard check`: pre-flight alone. Is there room?
+
+use oomguard_core::Bytes;
+use serde_json::json;
+
+use super::Sensors;
+use crate::cli;
+use crate::error::{Error, REFUSED};
+
+/// Answers on stdout; gives the exit code.
+pub fn check(cli: &cli::Check) -> Result<u8, Error> {
+    let host = Sensors::open()?.host(None);
+    let used = host.total.minus(host.available);
+    let percent = 100.0 * used.0 as f64 / host.total.0.max(1) as f64;
+    let wanted = cli.min_available.map_or(Bytes::ZERO, |amount| amount.of(host.total));
+    let mut problems = Vec::new();
+    if percent > f64::from(cli.max_ram) {
+        problems.push(format!("RAM {percent:.1}% used, more than {}%", cli.max_ram));
+    }
+    if host.available < wanted {
+        problems.push(format!("{} available, less than {wanted}", host.available));
+    }
+    let ok = problems.is_empty();
+    if cli.json {
+        crate::say(&json!({
+            "schema": 1, "ok": ok, "ram_used_percent": percent, "max_ram_percent": cli.max_ram,
+            "available": host.available, "min_available": wanted, "total": host.total, "problems": problems,
+        }));
+    } else if ok {
+        crate::say(&format!("ok: RAM {percent:.1}% used, {} of {} available", host.available, host.total));
+    } else {
+        eprintln!("oomguard: no room: {}", problems.join("; "));
+    }
+    Ok(if ok { 0 } else { REFUSED })
+}

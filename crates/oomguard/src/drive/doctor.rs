@@ -1,0 +1,134 @@
+//! `oomguard doctor`: what this machine can enforce and see, each with the proof that was tried and the remedy.
+//!
+//! Tries everything for real, once, and undoes it. Changes nothing that outlives it.
+
+use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample};
+use oomguard_sys::systemd;
+use serde::Serialize;
+
+use super::{Place, Sensors, prepare, sensors};
+use crate::cli;
+use crate::error::Error;
+
+/// One thing that was tried.
+#[derive(Debug, Serialize)]
+struct Finding {
+    topic: &'static str,
+    what: String,
+    ok: bool,
+    /// What was seen, or why not.
+    proof: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// The whole examination.
+#[derive(Debug, Serialize)]
+struct Diagnosis {
+    schema: u32,
+    enforcement: Enforcement,
+    parent: Option<String>,
+    available: Bytes,
+    total: Bytes,
+    reserve: Bytes,
+    warning: Bytes,
+    promise: String,
+    findings: Vec<Finding>,
+}
+
+/// Shows it on stdout. Exits with 0 where a kernel holds whole jobs, with 1 where the guard only watches.
+pub fn doctor(cli: &cli::Doctor) -> Result<u8, Error> {
+    let mut sensors = Sensors::open()?;
+    let host = sensors.host(None);
+    let place = Place::probe(cli.place.cgroup_parent.as_deref());
+    let policy = HostPolicy::for_machine(host.total, sensors::cores());
+    let diagnosis = Diagnosis {
+        schema: 1,
+        enforcement: place.enforcement,
+        parent: place.path(),
+        available: host.available,
+        total: host.total,
+        reserve: policy.reserve,
+        warning: policy.warning,
+        promise: promise(place.enforcement, &policy),
+        findings: findings(&place, &host, &sensors),
+    };
+    if cli.json {
+        crate::say(&serde_json::json!(diagnosis));
+    } else {
+        crate::say(&render(&diagnosis));
+    }
+    if let Some(parent) = place.parent {
+        let _ = parent.remove();
+    }
+    Ok(u8::from(!diagnosis.enforcement.holds_the_tree()))
+}
+
+/// What may honestly be promised here.
+fn promise(enforcement: Enforcement, policy: &HostPolicy) -> String {
+    if enforcement.holds_the_tree() {
+        return format!(
+            "the kernel stops every job at its own limit, and all of them together before the last {}",
+            policy.reserve
+        );
+    }
+    let seconds = policy.reserve.0 as f64 / policy.worst_rate.0 as f64;
+    format!(
+        "no kernel limit holds a whole job: the guard looks in time and survives growth of up to {}/s for \
+         {seconds:.2} s (reserve / rate)",
+        policy.worst_rate
+    )
+}
+
+fn findings(place: &Place, host: &HostSample, sensors: &Sensors) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut add = |topic, what: &str, ok: bool, proof: String, remedy: Option<&str>| {
+        let remedy = remedy.filter(|_| !ok).map(str::to_owned);
+        findings.push(Finding { topic, what: what.to_owned(), ok, proof, remedy });
+    };
+    let remedy = match systemd::scope_command(&["oomguard".into()]) {
+        Some(_) => "none needed: `run` and `up` start themselves in a scope of your systemd, which delegates one",
+        None => "run as root, or in a login session with a user systemd (`loginctl enable-linger`), or give \
+                 `--cgroup-parent` a cgroup that you may write",
+    };
+    let proof = place.refusal.clone().or_else(|| place.path().map(|p| format!("made, limited, read back: {p}")));
+    add("enforcement", "cgroup", place.parent.is_some(), proof.unwrap_or_default(), Some(remedy));
+    for note in &place.notes {
+        add("enforcement", "note", true, note.clone(), None);
+    }
+    add("sensors", "MemAvailable", true, format!("{} of {}", host.available, host.total), None);
+    let pressure = sensors.pressure();
+    let proof = pressure.map_or_else(|why| format!("{why:?}"), |()| "readable".to_owned());
+    add("sensors", "pressure (PSI)", pressure.is_ok(), proof, Some("boot with `psi=1`; only thrashing goes unnoticed without"));
+    for step in prepare::prepare() {
+        let proof = step.refused.clone().unwrap_or_else(|| step.gives.to_owned());
+        add("privileges", step.what, step.refused.is_none(), proof, Some("run as root, or go without"));
+    }
+    findings
+}
+
+fn render(diagnosis: &Diagnosis) -> String {
+    let mut text = format!(
+        "enforcement  {}{}\nmemory       {} available of {}, reserve {}, warning at {}\n",
+        diagnosis.enforcement.name(),
+        diagnosis.parent.as_ref().map_or_else(String::new, |path| format!(" under {path}")),
+        diagnosis.available,
+        diagnosis.total,
+        diagnosis.reserve,
+        diagnosis.warning,
+    );
+    let mut topic = "";
+    for finding in &diagnosis.findings {
+        if finding.topic != topic {
+            topic = finding.topic;
+            text.push_str(&format!("\n{topic}\n"));
+        }
+        let mark = if finding.ok { "✓" } else { "✗" };
+        text.push_str(&format!("  {mark} {}: {}\n", finding.what, finding.proof.replace('\n', "\n      ")));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("      remedy: {remedy}\n"));
+        }
+    }
+    text.push_str(&format!("\npromise: {}", diagnosis.promise));
+    text
+}

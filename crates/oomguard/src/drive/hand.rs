@@ -1,0 +1,240 @@
+//! The hand on one job: its cgroup leaf or process tree, its main process, its page.
+//!
+//! Reads and acts on one job; when and why is not its business.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use oomguard_core::{Bytes, Enforcement, Instant, LimitEvent, Reading};
+use oomguard_sys::cgroup::{Counters, Leaf, Limits, Parent};
+use oomguard_sys::error::{Error, reading};
+use oomguard_sys::page;
+use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::reaper::Reaper;
+use oomguard_sys::tree::{Tree, describe_largest};
+
+/// How often a tree without a cgroup is searched for new members.
+const RESCAN: Duration = Duration::from_millis(200);
+
+/// What is held of one job.
+pub struct Hand {
+    /// The name of its leaf.
+    pub name: String,
+    /// What holds it.
+    pub enforcement: Enforcement,
+    /// What the kernel is to hold it to.
+    pub limits: Option<Limits>,
+    /// Its cgroup, from its start until it has been cleaned up.
+    pub leaf: Option<Leaf>,
+    /// Its processes, where there is no cgroup.
+    pub tree: Option<Tree>,
+    /// Its main process.
+    pub main: Option<Process>,
+    /// What it can read.
+    pub page: Option<page::Writer>,
+    /// When it was started, by the wall clock: shared-memory files younger than this may be its own.
+    pub born: SystemTime,
+    /// The largest process seen when it was last looked for.
+    pub largest: Option<(u32, String, Bytes)>,
+    /// The most that its cgroup was charged, read when it ended.
+    pub charged_peak: Bytes,
+    /// What it was last seen to use.
+    pub last_usage: Option<Bytes>,
+    /// What its members are known by where there is no cgroup: `OOMGUARD_JOB=...`.
+    pub mark: Option<String>,
+    counters: Counters,
+    pids: Vec<u32>,
+    main_ended: bool,
+    populated: bool,
+    scanned: Instant,
+}
+
+impl Hand {
+    /// A hand without a job.
+    pub fn new(name: String, enforcement: Enforcement, limits: Option<Limits>) -> Hand {
+        Hand {
+            name,
+            enforcement,
+            limits,
+            leaf: None,
+            tree: None,
+            main: None,
+            page: None,
+            born: SystemTime::UNIX_EPOCH,
+            largest: None,
+            charged_peak: Bytes::ZERO,
+            last_usage: None,
+            mark: None,
+            pids: Vec::with_capacity(256),
+            counters: Counters::default(),
+            main_ended: false,
+            populated: false,
+            scanned: Instant(0),
+        }
+    }
+
+    /// Makes or opens the leaf, with its limit in force.
+    pub fn make_leaf(&mut self, parent: Option<&Parent>) -> Result<(), Error> {
+        let Some(parent) = parent else { return Ok(()) };
+        let leaf = parent.leaf(&self.name)?;
+        if let Some(limits) = &self.limits {
+            leaf.set_limit(limits)?;
+        }
+        self.leaf = Some(leaf);
+        Ok(())
+    }
+
+    /// It holds a job from now on.
+    pub fn hold(&mut self, main: Process) {
+        if self.leaf.is_none() {
+            let mark = self.mark.clone().map(|mark| ("OOMGUARD_JOB".to_owned(), mark));
+            self.tree = Process::adopt(main.pid(), main.start_time()).and_then(|p| Tree::new(p, mark)).ok();
+        }
+        (self.largest, self.charged_peak, self.last_usage) = (None, Bytes::ZERO, None);
+        self.main = Some(main);
+        self.main_ended = false;
+        self.populated = true;
+        self.scanned = Instant(0);
+        self.counters = self.leaf.as_mut().and_then(|leaf| leaf.events().ok()).unwrap_or_default();
+    }
+
+    /// It holds nothing any more; the leaf stays until it is cleaned up.
+    pub fn release(&mut self) {
+        self.main = None;
+        self.tree = None;
+        self.populated = false;
+    }
+
+    /// The main process runs, as far as we know.
+    pub fn has_main(&self) -> bool {
+        self.main.is_some() && !self.main_ended
+    }
+
+    /// The main process was reaped.
+    pub fn main_has_ended(&mut self) {
+        self.main_ended = true;
+    }
+
+    /// What the job uses; `None` where there is no job. Allocates nothing in a cgroup.
+    pub fn usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
+        let usage = self.read_usage(now);
+        if let Some(Reading::Known(usage)) = usage {
+            self.last_usage = Some(usage);
+        }
+        usage
+    }
+
+    fn read_usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
+        if let Some(leaf) = &mut self.leaf {
+            // Below half its limit what it is charged, file cache included, is a good enough bound.
+            let exact_from = self.limits.map_or(Bytes::ZERO, |limits| limits.memory.percent(50));
+            return Some(reading(leaf.usage(exact_from)));
+        }
+        let tree = self.tree.as_mut()?;
+        if now.since(self.scanned) >= RESCAN {
+            self.scanned = now;
+            let _ = tree.rescan();
+        }
+        let rss = tree.rss();
+        // Shared pages count once: worth the price only where the cheap upper bound says so.
+        match self.limits {
+            Some(limits) if rss > limits.memory.percent(80) => Some(reading(tree.pss())),
+            _ => Some(Reading::Known(rss)),
+        }
+    }
+
+    /// What the kernel has done about the limit since this was last asked.
+    pub fn limit_event(&mut self) -> Option<LimitEvent> {
+        let leaf = self.leaf.as_mut()?;
+        let counters = leaf.events().ok()?;
+        let event = counters.since(&self.counters);
+        self.counters = counters;
+        event
+    }
+
+    /// True once: when the main process has ended and no other is left.
+    pub fn has_become_empty(&mut self) -> bool {
+        if !self.populated || !self.main_ended {
+            return false;
+        }
+        let empty = match (&mut self.leaf, &mut self.tree) {
+            (Some(leaf), _) => leaf.is_populated().is_ok_and(|populated| !populated),
+            (None, Some(tree)) => {
+                let _ = tree.rescan();
+                tree.is_empty()
+            }
+            (None, None) => true,
+        };
+        self.populated = !empty;
+        if let Some(peak) = self.leaf.as_ref().filter(|_| empty).and_then(|leaf| leaf.peak().known()) {
+            self.charged_peak = peak;
+        }
+        empty
+    }
+
+    /// SIGTERM, or another signal, to every process of it.
+    pub fn signal_all(&mut self, signal: Signal) -> Result<(), Error> {
+        let Some(leaf) = &self.leaf else {
+            self.tree.as_ref().map(|tree| tree.signal_all(signal));
+            return Ok(());
+        };
+        leaf.pids(&mut self.pids)?;
+        for pid in &self.pids {
+            // Gone or not ours to signal: the kill that follows tells.
+            let _ = Process::open(*pid).and_then(|process| process.signal(signal));
+        }
+        Ok(())
+    }
+
+    /// SIGKILL to the whole tree, and its memory back as fast as the kernel can. The first step allocates nothing.
+    pub fn kill(&mut self, reaper: &Reaper) -> Result<(), Error> {
+        let killed = match (&mut self.leaf, &mut self.tree) {
+            (Some(leaf), _) => leaf.kill().map(|_| ()),
+            (None, Some(tree)) => tree.kill_all().map(|_| ()),
+            (None, None) => Ok(()),
+        };
+        if let Some(main) = self.main.as_ref().filter(|_| !self.main_ended) {
+            let _ = main.signal(Signal::KILL);
+            let _ = reaper.release(main.fd());
+        }
+        killed
+    }
+
+    /// Stops every process of it where it is, or lets them go on.
+    pub fn freeze(&mut self, freeze: bool) -> Result<(), Error> {
+        match (&mut self.leaf, &mut self.tree, freeze) {
+            (Some(leaf), _, true) => leaf.freeze(),
+            (Some(leaf), _, false) => leaf.thaw(),
+            (None, Some(tree), true) => tree.freeze_all().map(|_| ()),
+            (None, Some(tree), false) => {
+                tree.thaw_all();
+                Ok(())
+            }
+            (None, None, _) => Ok(()),
+        }
+    }
+
+    /// Whether a process belongs to it.
+    pub fn has(&mut self, pid: u32) -> bool {
+        if self.main.as_ref().is_some_and(|main| main.pid() == pid) {
+            return true;
+        }
+        match (&self.leaf, &self.tree) {
+            (Some(leaf), _) => leaf.pids(&mut self.pids).is_ok() && self.pids.contains(&pid),
+            (None, Some(tree)) => tree.processes().any(|process| process.pid() == pid),
+            (None, None) => false,
+        }
+    }
+
+    /// Looks for its largest process, for whoever wants to know who it was.
+    pub fn find_largest(&mut self) {
+        let found = match (&self.leaf, &self.tree) {
+            (Some(leaf), _) if leaf.pids(&mut self.pids).is_ok() => {
+                describe_largest(Path::new("/proc"), &self.pids).map(|found| (found.pid, found.comm, found.rss))
+            }
+            (None, Some(tree)) => tree.largest(),
+            _ => None,
+        };
+        self.largest = found.or_else(|| self.largest.take());
+    }
+}

@@ -1,0 +1,295 @@
+//! The guard: reads the sensors when the engine says so, performs what it decides, tells what happened.
+//!
+//! `run`, `up` and whatever comes later are [`Verb`]s over this one loop. Nothing about limits or braking is
+//! decided here or in them.
+
+pub mod check;
+pub mod doctor;
+mod hand;
+mod perform;
+mod place;
+mod prepare;
+pub mod run;
+mod sensors;
+// pub mod talk;
+// pub mod up;
+
+use oomguard_core::{Enforcement, Engine, Exit, HostSample, Input, Instant, JobId, JobSample, Urgency};
+use oomguard_sys::cgroup::Parent;
+use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::reaper::Reaper;
+use oomguard_sys::spawn::SpawnError;
+use oomguard_sys::wait::{Interest, Poller, Received, Signals, reap};
+use oomguard_sys::clock;
+
+use crate::error::Error;
+use crate::record::{Notice, Record, Roster};
+use crate::sink::Sinks;
+
+pub use hand::Hand;
+pub use place::Place;
+pub use sensors::Sensors;
+
+/// What is different between `run` and `up`: how a job is started, and what is done about signals, own
+/// descriptors and what has been told.
+pub trait Verb {
+    /// Starts the job of this slot, inside `hand.leaf`.
+    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Process, SpawnError>;
+
+    /// A signal came for the guard.
+    fn signal(&mut self, guard: &mut Guard, signal: Received);
+
+    /// A descriptor that the verb registered has something to say.
+    fn ready(&mut self, guard: &mut Guard, token: u64) {
+        let _ = (guard, token);
+    }
+
+    /// The sensors have just been read.
+    fn looked(&mut self, guard: &mut Guard) {
+        let _ = guard;
+    }
+
+    /// A record has been told to the sinks.
+    fn told(&mut self, guard: &mut Guard, record: &Record) {
+        let _ = (guard, record);
+    }
+}
+
+/// Jobs are the first that the kernel may kill, whatever the guard does.
+pub const JOB_OOM_SCORE: i32 = 500;
+/// Tokens below this are the loop's own; verbs number theirs from here.
+pub const VERB_TOKENS: u64 = 1 << 48;
+const SIGNALS: u64 = 0;
+const EXIT: u64 = 1 << 32;
+const EMPTY: u64 = 2 << 32;
+const LIMIT: u64 = 3 << 32;
+
+/// Everything that a guard holds.
+pub struct Guard {
+    /// What decides.
+    pub engine: Engine,
+    /// What reads.
+    pub sensors: Sensors,
+    /// The cgroup around all jobs, where there is one.
+    pub parent: Option<Parent>,
+    /// What acts, one a slot.
+    pub hands: Vec<Hand>,
+    /// What tells.
+    pub sinks: Sinks,
+    /// Names for what is told.
+    pub roster: Roster,
+    /// What is waited for.
+    pub poller: Poller,
+    signals: Signals,
+    reaper: Reaper,
+    samples: Vec<JobSample>,
+    host: HostSample,
+    /// What holds a job here.
+    pub enforcement: Enforcement,
+}
+
+impl Guard {
+    /// A guard without jobs.
+    pub fn new(engine: Engine, mut sensors: Sensors, place: Place, sinks: Sinks, roster: Roster) -> Result<Guard, Error> {
+        let fail = |what: &str, error: oomguard_sys::Error| Error::new(format!("could not {what}: {error}"));
+        let signals = Signals::block().map_err(|e| fail("watch for signals", e))?;
+        let reaper = Reaper::start().map_err(|e| fail("start the helper that takes memory back", e))?;
+        let mut poller = Poller::new();
+        poller.add(signals.fd(), Interest::Read, SIGNALS);
+        let host = sensors.host(None);
+        Ok(Guard {
+            host,
+            enforcement: place.enforcement,
+            engine,
+            sensors,
+            parent: place.parent,
+            hands: Vec::new(),
+            sinks,
+            roster,
+            poller,
+            signals,
+            reaper,
+            samples: Vec::new(),
+        })
+    }
+
+    /// Guards until no slot will do anything any more.
+    pub fn guard(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
+        loop {
+            let now = clock::now();
+            if self.engine.next_look() <= now {
+                self.look(now);
+                verb.looked(self);
+            } else {
+                self.engine.handle(now, Input::Tick);
+            }
+            // First act, then talk: a kill never waits for a line of text.
+            self.perform_all(verb);
+            self.tell_all(verb);
+            if self.engine.is_done() {
+                return Ok(());
+            }
+            self.wait(verb)?;
+        }
+    }
+
+    /// Reads all sensors and gives them to the engine. Allocates nothing.
+    fn look(&mut self, now: Instant) {
+        self.samples.clear();
+        for (index, hand) in self.hands.iter_mut().enumerate() {
+            let job = JobId(index as u16);
+            if let Some(usage) = hand.usage(now) {
+                self.samples.push(JobSample { job, usage });
+                if let Some(entry) = self.roster.get_mut(job) {
+                    entry.usage = usage.known();
+                }
+            }
+        }
+        self.host = self.sensors.host(self.parent.as_mut());
+        self.engine.handle(now, Input::Sample(&self.host, &self.samples));
+        self.find_empty(now);
+    }
+
+    /// Sleeps until the engine wants to be called or something has happened, and takes in what has.
+    fn wait(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
+        let deadline = self.engine.deadline();
+        let ready = self.poller.wait(deadline).map_err(|e| Error::new(format!("could not wait: {e}")))?;
+        let mut tokens = [0u64; 64];
+        let count = ready.len().min(tokens.len());
+        for (token, ready) in tokens.iter_mut().zip(ready) {
+            *token = ready.token;
+        }
+        // What the kernel says about a limit comes before the deaths that follow from it.
+        for token in tokens[..count].iter().filter(|t| (LIMIT..VERB_TOKENS).contains(*t)) {
+            self.read_limit_events(JobId(*token as u16));
+        }
+        for &token in &tokens[..count] {
+            match token {
+                SIGNALS => self.take_signals(verb)?,
+                EXIT..EMPTY => self.main_ended(JobId(token as u16), Exit::Unknown),
+                EMPTY..LIMIT | LIMIT..VERB_TOKENS => {}
+                _ => verb.ready(self, token),
+            }
+        }
+        self.find_empty(clock::now());
+        Ok(())
+    }
+
+    fn take_signals(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
+        while let Some(signal) =
+            self.signals.receive().map_err(|e| Error::new(format!("could not read signals: {e}")))?
+        {
+            if signal.signal == Signal::CHILD.as_raw() {
+                self.reap();
+            } else {
+                verb.signal(self, signal);
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) {
+        let mut ended = [(0u32, Exit::Unknown); 64];
+        loop {
+            let mut count = 0;
+            let _ = reap(|pid, exit| {
+                if count < ended.len() {
+                    ended[count] = (pid, exit);
+                    count += 1;
+                }
+            });
+            for &(pid, exit) in &ended[..count] {
+                let of = |hand: &Hand| hand.main.as_ref().is_some_and(|main| main.pid() == pid);
+                if let Some(index) = self.hands.iter().position(of) {
+                    self.main_ended(JobId(index as u16), exit);
+                }
+            }
+            if count < ended.len() {
+                return;
+            }
+        }
+    }
+
+    /// The main process of a job has ended. Whether its limit was the reason is asked first.
+    fn main_ended(&mut self, job: JobId, exit: Exit) {
+        self.poller.remove(EXIT | u64::from(job.0));
+        self.read_limit_events(job);
+        let hand = &mut self.hands[job.index()];
+        if hand.has_main() {
+            hand.main_has_ended();
+            self.engine.handle(clock::now(), Input::Exited(job, exit));
+        }
+    }
+
+    fn read_limit_events(&mut self, job: JobId) {
+        let now = clock::now();
+        if let Some(event) = self.hands[job.index()].limit_event() {
+            self.engine.handle(now, Input::Limit(job, event));
+        }
+    }
+
+    /// Tells the engine which trees have no process left.
+    fn find_empty(&mut self, now: Instant) {
+        for index in 0..self.hands.len() {
+            if self.hands[index].has_become_empty() {
+                let job = JobId(index as u16);
+                self.read_limit_events(job);
+                self.poller.remove(EMPTY | u64::from(job.0));
+                self.engine.handle(now, Input::Emptied(job));
+            }
+        }
+    }
+
+    /// Registers what is to be waited for about a job that runs.
+    fn watch(&mut self, job: JobId, adopted: bool) {
+        let hand = &self.hands[job.index()];
+        let number = u64::from(job.0);
+        // Our own children are reaped on SIGCHLD, with their exit code; an adopted one only has its pidfd.
+        if let Some(main) = hand.main.as_ref().filter(|_| adopted) {
+            self.poller.add(main.fd(), Interest::Read, EXIT | number);
+        }
+        let Some(leaf) = &hand.leaf else { return };
+        if let Some(fd) = leaf.populated_fd() {
+            self.poller.add(fd, Interest::Priority, EMPTY | number);
+        }
+        for (fd, interest) in leaf.event_fds().into_iter().flatten() {
+            self.poller.add(fd, interest, LIMIT | number);
+        }
+    }
+
+    fn unwatch(&mut self, job: JobId) {
+        for kind in [EXIT, EMPTY, LIMIT] {
+            self.poller.remove(kind | u64::from(job.0));
+        }
+    }
+
+    /// Tells what the engine had to say.
+    fn tell_all(&mut self, verb: &mut impl Verb) {
+        while let Some(event) = self.engine.event() {
+            let record = Record::now(clock::now(), event);
+            self.sinks.tell(&record, &self.roster);
+            verb.told(self, &record);
+        }
+    }
+
+    /// Tells something that only the driver knows.
+    pub fn note(&mut self, notice: Notice) {
+        self.sinks.tell(&Record::now(clock::now(), notice), &self.roster);
+    }
+
+    /// The machine as it was last seen.
+    pub fn host(&self) -> HostSample {
+        self.host
+    }
+
+    /// The job that a process belongs to.
+    pub fn job_of(&mut self, pid: u32) -> Option<JobId> {
+        self.hands.iter_mut().position(|hand| hand.has(pid)).map(|index| JobId(index as u16))
+    }
+
+    /// Ends everything.
+    pub fn shut_down(&mut self, urgency: Urgency, why: String) {
+        self.note(Notice::GuardStopping { why, now: urgency == Urgency::Now });
+        self.engine.handle(clock::now(), Input::Shutdown(urgency));
+    }
+}

@@ -1,0 +1,166 @@
+//! One arm for every effect, and no decisions: what the engine said is done, and what came of it is said.
+
+use std::time::SystemTime;
+
+use oomguard_core::{Bytes, Cause, Effect, Input, JobId};
+use oomguard_sys::cgroup::Limits;
+use oomguard_sys::Error;
+use oomguard_sys::page::{self, Stop};
+use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::{clock, shm};
+
+use super::{Guard, Verb};
+use crate::record::Notice;
+
+impl Guard {
+    /// Performs until the engine has nothing more to say.
+    pub(super) fn perform_all(&mut self, verb: &mut impl Verb) {
+        while let Some(effect) = self.engine.effect() {
+            self.perform(effect, verb);
+        }
+    }
+
+    fn perform(&mut self, effect: Effect, verb: &mut impl Verb) {
+        match effect {
+            Effect::Start(job) => self.start(job, verb),
+            Effect::Relieve(job) => self.with_page(job, |page| page.relieve()),
+            Effect::Prune(job, cause) => self.with_page(job, |page| page.stop(Stop::Prune, Some(cause))),
+            Effect::Resume(job) => self.with_page(job, |page| page.stop(Stop::GoOn, None)),
+            Effect::Terminate(job, cause) => {
+                self.with_page(job, |page| page.stop(Stop::Terminate, Some(cause)));
+                self.signal_main(job);
+            }
+            Effect::TerminateTree(job) => self.signal_tree(job),
+            Effect::Kill(job, _) => self.kill(job),
+            Effect::Freeze(job) => self.freeze(job, true),
+            Effect::Thaw(job) => self.freeze(job, false),
+            Effect::SetSoft(job, mark) => self.set_soft(job, mark),
+            Effect::SetLimit(job, limit) => self.set_limit(job, limit),
+            Effect::SetCeiling(ceiling) => self.set_ceiling(ceiling),
+            Effect::Clean(job, cause) => self.clean(job, cause),
+        }
+    }
+
+    fn start(&mut self, job: JobId, verb: &mut impl Verb) {
+        let attempt = self.engine.view(job, clock::now()).map_or(1, |view| view.attempt + 1);
+        let hand = &mut self.hands[job.index()];
+        hand.born = SystemTime::now();
+        let started = match hand.make_leaf(self.parent.as_ref()) {
+            Ok(()) => verb.start(job, attempt, hand).map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match started {
+            Ok(main) => {
+                if let Some(entry) = self.roster.get_mut(job) {
+                    (entry.pid, entry.attempt, entry.usage) = (Some(main.pid()), attempt, None);
+                }
+                self.hold(job, main, false);
+                self.engine.handle(clock::now(), Input::Started(job));
+            }
+            Err(error) => {
+                self.note(Notice::StartError { job, error });
+                self.engine.handle(clock::now(), Input::StartFailed(job));
+            }
+        }
+    }
+
+    /// Takes a job in hand and watches it.
+    pub(super) fn hold(&mut self, job: JobId, main: Process, adopted: bool) {
+        self.hands[job.index()].hold(main);
+        self.watch(job, adopted);
+        self.samples.reserve(self.hands.len());
+    }
+
+    fn with_page(&mut self, job: JobId, act: impl FnOnce(&mut page::Writer)) {
+        if let Some(page) = &mut self.hands[job.index()].page {
+            act(page);
+        }
+    }
+
+    fn signal_main(&mut self, job: JobId) {
+        let hand = &self.hands[job.index()];
+        if let Some(main) = hand.main.as_ref().filter(|_| hand.has_main()) {
+            // It may have ended this moment; its exit is on the way to us.
+            let _ = main.signal(Signal::TERM);
+        }
+    }
+
+    fn signal_tree(&mut self, job: JobId) {
+        let done = self.hands[job.index()].signal_all(Signal::TERM);
+        self.failed(job, "terminate-tree", done);
+    }
+
+    fn kill(&mut self, job: JobId) {
+        let done = self.hands[job.index()].kill(&self.reaper);
+        self.failed(job, "kill", done);
+    }
+
+    fn freeze(&mut self, job: JobId, freeze: bool) {
+        let done = self.hands[job.index()].freeze(freeze);
+        self.failed(job, if freeze { "freeze" } else { "thaw" }, done);
+    }
+
+    fn set_soft(&mut self, job: JobId, mark: Option<Bytes>) {
+        let Some(leaf) = &mut self.hands[job.index()].leaf else { return };
+        let done = leaf.set_soft(mark);
+        self.failed(job, "set-soft", done);
+    }
+
+    fn set_limit(&mut self, job: JobId, limit: Bytes) {
+        let hand = &mut self.hands[job.index()];
+        let limits = Limits { memory: limit, ..hand.limits.unwrap_or(Limits::new(limit)) };
+        hand.limits = Some(limits);
+        let Some(leaf) = &mut hand.leaf else { return };
+        let done = leaf.set_limit(&limits).map(|_| ());
+        self.failed(job, "set-limit", done);
+    }
+
+    fn set_ceiling(&mut self, ceiling: Bytes) {
+        let Some(parent) = &mut self.parent else { return };
+        let ceiling = parent.inherited_limit().map_or(ceiling, |limit| ceiling.min(limit));
+        if let Err(error) = parent.set_ceiling(ceiling) {
+            self.note(Notice::EffectFailed {
+                job: None,
+                effect: "set-ceiling".to_owned(),
+                error: error.to_string(),
+            });
+        }
+    }
+
+    /// Removes what a dead job left: its cgroup, and, if memory ended it, shared memory that nobody has open.
+    fn clean(&mut self, job: JobId, cause: Cause) {
+        self.unwatch(job);
+        if cause.is_memory() {
+            let (files, bytes) = remove_orphans(self.hands[job.index()].born);
+            if files > 0 {
+                self.note(Notice::ShmRemoved { job: Some(job), files, bytes });
+            }
+        }
+        let hand = &mut self.hands[job.index()];
+        hand.release();
+        let done = hand.leaf.take().map_or(Ok(()), |leaf| leaf.remove());
+        self.failed(job, "clean", done);
+        if let Some(entry) = self.roster.get_mut(job) {
+            entry.usage = None;
+        }
+    }
+
+    fn failed(&mut self, job: JobId, effect: &str, done: Result<(), Error>) {
+        if let Err(error) = done {
+            let (effect, error) = (effect.to_owned(), error.to_string());
+            self.note(Notice::EffectFailed { job: Some(job), effect, error });
+        }
+    }
+}
+
+/// Shared-memory files of our user that are younger than the job and that no living process has open.
+fn remove_orphans(born: SystemTime) -> (u32, Bytes) {
+    let uid = rustix::process::getuid().as_raw();
+    let mut removed = (0, Bytes::ZERO);
+    for orphan in shm::orphans(&[], born, uid, true).unwrap_or_default() {
+        if shm::remove(&orphan).unwrap_or(false) {
+            removed = (removed.0 + 1, removed.1.plus(orphan.file.allocated));
+        }
+    }
+    removed
+}

@@ -1,0 +1,254 @@
+//! `oomguard run`: one command, its tree held to a limit, otherwise as if we were not there.
+//!
+//! The command keeps our terminal, our process group and our standard streams, so Ctrl-C, Ctrl-Z and the shell's
+//! job control reach it directly. We talk on stderr only, and only about what it would not say itself.
+
+use std::cell::RefCell;
+use std::ffi::OsString;
+use std::rc::Rc;
+use std::time::Duration;
+
+use oomguard_core::{
+    Bytes, Cause, Engine, Event, Exit, HostPolicy, HostSample, Input, Instant, JobId, JobPolicy, Urgency,
+};
+use oomguard_sys::cgroup::Limits;
+use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::spawn::{Session, Spawn, SpawnError};
+use oomguard_sys::wait::Received;
+use oomguard_sys::clock;
+
+use super::{Guard, Hand, JOB_OOM_SCORE, Place, Sensors, Verb, place, prepare, sensors};
+use crate::cli;
+use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
+use crate::record::{Entry, Notice, Record, Roster, Told};
+use crate::sink::report::Closing;
+use crate::sink::{Human, JsonLines, Report, Sinks};
+
+const JOB: JobId = JobId(0);
+
+/// Runs the command; gives the exit code.
+pub fn run(cli: cli::Run) -> Result<u8, Error> {
+    let mut sensors = Sensors::open()?;
+    let host = sensors.host(None);
+    let policy = host_policy(&cli, &host);
+    preflight(&host, &policy)?;
+    let place = Place::find(cli.place.cgroup_parent.as_deref());
+    place.must_be(cli.require)?;
+    let limit = cli.memory_limit.map(|limit| limit.of(host.total));
+    if let (Some(_), None, Some(refusal)) = (limit, &place.parent, &place.refusal) {
+        if cli.require.is_none() && !cli.best_effort {
+            return Err(Error::new(format!("no cgroup can hold the tree to its limit here\n{refusal}"))
+                .hint("`--require rlimit` accepts a limit per process with the guard watching the sum; `--best-effort` whatever there is"));
+        }
+    }
+    let job = JobPolicy {
+        limit,
+        grace: cli.grace,
+        timeout: cli.timeout,
+        on_limit: cli.on_limit.into(),
+        ..JobPolicy::once(place.enforcement)
+    };
+    let report = Rc::new(RefCell::new(Report::new(&words(&cli.command))));
+    let mut guard = arm(&cli, &host, policy, place, &job, sensors, &report)?;
+    let mut verb = Run { cli: &cli, job, asked: None, error: None, ended: None, brake: None };
+    guard.engine.handle(clock::now(), Input::Add(JOB, job));
+    guard.guard(&mut verb)?;
+    let code = verb.exit_code();
+    verb.last_line(&guard, host.total);
+    guard.sinks.finish();
+    if let Some(path) = &cli.report {
+        let closing = Closing { exit_code: code, largest: guard.hands[0].largest.clone() };
+        report.borrow().write(path, &closing)?;
+    }
+    if let Some(parent) = guard.parent.take() {
+        // Other guards may share it.
+        let _ = parent.remove();
+    }
+    Ok(code)
+}
+
+fn words(command: &[OsString]) -> Vec<String> {
+    command.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn host_policy(cli: &cli::Run, host: &HostSample) -> HostPolicy {
+    let defaults = HostPolicy::for_machine(host.total, sensors::cores());
+    let reserve = cli.reserve.map_or(defaults.reserve, |reserve| reserve.of(host.total));
+    HostPolicy { reserve, warning: defaults.warning.max(reserve), ..defaults }
+}
+
+/// Nothing is started on a machine that is short already.
+fn preflight(host: &HostSample, policy: &HostPolicy) -> Result<(), Error> {
+    if host.available >= policy.reserve {
+        return Ok(());
+    }
+    let (available, reserve) = (host.available, policy.reserve);
+    Err(Error::new(format!("no room: {available} available, and {reserve} of it is the reserve"))
+        .hint("end something first, or set a smaller `--reserve`")
+        .code(REFUSED))
+}
+
+fn arm(
+    cli: &cli::Run,
+    host: &HostSample,
+    policy: HostPolicy,
+    place: Place,
+    job: &JobPolicy,
+    sensors: Sensors,
+    report: &Rc<RefCell<Report>>,
+) -> Result<Guard, Error> {
+    let mut notes = place.notes.clone();
+    let refused = |step: prepare::Step| step.refused.map(|why| format!("{}: {why}", step.what));
+    notes.extend(prepare::prepare().into_iter().filter_map(refused));
+    let armed = Notice::Armed {
+        verb: "run".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        guard_pid: std::process::id(),
+        enforcement: place.enforcement,
+        notes,
+        parent: place.path(),
+        total: host.total,
+        available: host.available,
+        reserve: policy.reserve,
+        warning: policy.warning,
+    };
+    let mut sinks = Sinks::new();
+    if cli.json {
+        sinks.add(JsonLines::stderr());
+    } else if cli.verbose {
+        sinks.add(Human::stderr(false));
+    }
+    sinks.add(Rc::clone(report));
+    let mut roster = Roster::new(policy.reserve, policy.warning);
+    let label = words(&cli.command[..1]).remove(0);
+    roster.set(JOB, Entry { name: "run".to_owned(), label, limit: job.limit, ..Entry::default() });
+    let enforcement = place.enforcement;
+    let mut guard = Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
+    let limits = job.limit.map(|memory| Limits {
+        swap: Some(cli.swap_limit.of(host.total)),
+        whole_job: cli.on_limit == cli::LimitScope::Job,
+        ..Limits::new(memory)
+    });
+    guard.hands.push(Hand::new(format!("run-{}", std::process::id()), enforcement, limits));
+    guard.note(armed);
+    Ok(guard)
+}
+
+fn code(error: &SpawnError) -> u8 {
+    match error {
+        SpawnError::NotFound(_) => NOT_FOUND,
+        SpawnError::NotExecutable { .. } => NOT_EXECUTABLE,
+        SpawnError::NoCwd { .. } | SpawnError::Other { .. } => FAILED,
+    }
+}
+
+/// What `run` knows while it guards.
+struct Run<'a> {
+    cli: &'a cli::Run,
+    job: JobPolicy,
+    /// The last signal that asked for an end.
+    asked: Option<(i32, Instant)>,
+    error: Option<(u8, String)>,
+    ended: Option<(Cause, Exit, Bytes, Duration)>,
+    brake: Option<Bytes>,
+}
+
+impl Verb for Run<'_> {
+    fn start(&mut self, _: JobId, _: u32, hand: &mut Hand) -> Result<Process, SpawnError> {
+        let spawn = Spawn {
+            leaf: hand.leaf.as_ref(),
+            rlimit_data: place::rlimit_data(hand.enforcement, self.job.limit),
+            oom_score_adj: Some(JOB_OOM_SCORE),
+            session: Session::Inherit,
+            argv: &self.cli.command,
+            ..Spawn::default()
+        };
+        spawn.start().inspect_err(|error| self.error = Some((code(error), error.to_string())))
+    }
+
+    /// The terminal's signals have reached the command already; those that were sent to us alone are passed on.
+    /// The second within the grace kills.
+    fn signal(&mut self, guard: &mut Guard, signal: Received) {
+        let now = clock::now();
+        let again = self.asked.is_some_and(|(_, at)| now.since(at) <= self.cli.grace);
+        self.asked = Some((signal.signal, now));
+        if again {
+            guard.engine.handle(now, Input::Remove(JOB, Urgency::Now));
+        } else if !signal.is_from_terminal() {
+            if let Some(main) = guard.hands[0].main.as_ref() {
+                let _ = main.signal_number(signal.signal);
+            }
+        }
+    }
+
+    fn told(&mut self, guard: &mut Guard, record: &Record) {
+        match record.told {
+            Told::Engine(Event::Ended { cause, exit, peak, age, .. }) => {
+                // At a limit the kernel's own high-water mark is the truth; a spike fits between two looks.
+                let peak = if cause.is_memory() { peak.max(guard.hands[0].charged_peak) } else { peak };
+                self.ended = Some((cause, exit, peak, age));
+            }
+            Told::Engine(Event::Kill { available, .. } | Event::Brake { available, .. }) => {
+                self.brake = Some(available);
+            }
+            _ => {}
+        }
+    }
+}
+
+impl Run<'_> {
+    fn exit_code(&self) -> u8 {
+        let signal = |n: i32| 128u8.saturating_add(n as u8);
+        match (&self.error, self.ended) {
+            (Some((code, _)), _) => *code,
+            (None, None) => FAILED,
+            (None, Some((cause, exit, ..))) => match (cause, exit) {
+                (Cause::Timeout, _) => TIMED_OUT,
+                (cause, _) if cause.is_memory() => MEMORY,
+                (Cause::Requested, _) => signal(self.asked.map_or(Signal::KILL.as_raw(), |(n, _)| n)),
+                (_, Exit::Code(code)) => code as u8,
+                (_, Exit::Signal(n)) => signal(n),
+                (_, Exit::Unknown) => FAILED,
+            },
+        }
+    }
+
+    /// One line about an end that the command could not explain itself.
+    fn last_line(&self, guard: &Guard, total: Bytes) {
+        let line = match (&self.error, self.ended) {
+            (Some((_, error)), _) => error.clone(),
+            (None, Some((cause, _, peak, age))) if cause.is_memory() => {
+                self.memory_line(guard, cause, peak, age, total)
+            }
+            (None, Some((Cause::Timeout, .., age))) => {
+                format!("ended after {:.0?} because of --timeout", age)
+            }
+            _ => return,
+        };
+        if !self.cli.json {
+            eprintln!("oomguard: {line}");
+        }
+    }
+
+    fn memory_line(&self, guard: &Guard, cause: Cause, peak: Bytes, age: Duration, total: Bytes) -> String {
+        let who = guard.hands[0].largest.as_ref().map_or_else(String::new, |(pid, name, usage)| {
+            format!("; largest process: {name} (pid {pid}, {usage})")
+        });
+        let by = guard.hands[0].enforcement.name();
+        let after = format!("peak {peak} after {:.1} s", age.as_secs_f64());
+        match (cause, self.job.limit) {
+            (Cause::Limit, Some(limit)) => format!(
+                "killed: the job reached its memory limit of {limit} ({after}, {by}){who}; raise --memory-limit \
+                 or make the job smaller"
+            ),
+            _ => {
+                let reserve = guard.engine.host_policy().reserve;
+                let left = self.brake.map_or_else(String::new, |left| format!(", {left} were left"));
+                format!(
+                    "killed: the machine's reserve of {reserve} (of {total}) was touched{left} ({after}){who}; \
+                     give the job a --memory-limit that fits beside the rest"
+                )
+            }
+        }
+    }
+}

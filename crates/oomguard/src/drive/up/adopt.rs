@@ -1,0 +1,120 @@
+//! After a guard has died: its living workers are taken over, by (pid, start time, boot), and go on as if nothing
+//! had been. What cannot be taken over is ended, and said.
+
+use std::time::Duration;
+
+use oomguard_core::{Enforcement, Input, JobId};
+use oomguard_sys::process::Process;
+use oomguard_sys::{clock, page, tree};
+
+use super::super::Guard;
+use super::Up;
+use crate::record::Notice;
+use crate::state::{Loaded, Worker};
+
+impl Up {
+    /// What the last guard of this boot wrote about its workers.
+    pub(super) fn survivors(&mut self, guard: &mut Guard) -> Vec<Worker> {
+        match self.state.load() {
+            Loaded::Found(state) if state.boot_id == self.boot_id => {
+                // Its workers carry the run's name in their environment.
+                self.run_id = state.run_id;
+                state.workers
+            }
+            Loaded::Found(_) | Loaded::Nothing => Vec::new(),
+            Loaded::Damaged(notice) => {
+                guard.note(notice);
+                Vec::new()
+            }
+        }
+    }
+
+    /// The living worker of that name, or a new one.
+    pub(super) fn adopt_or_add(
+        &mut self,
+        guard: &mut Guard,
+        job: JobId,
+        enforcement: Enforcement,
+        found: &mut Vec<Worker>,
+    ) {
+        let Some(worker) = self.worker(job) else { return };
+        let policy = worker.pool.policy(worker.number, enforcement);
+        let name = worker.names.name.clone();
+        let old = found.iter().position(|old| old.name == name).map(|at| found.swap_remove(at));
+        let living = old.as_ref().and_then(|old| Process::adopt(old.pid?, old.start_time).ok());
+        let now = clock::now();
+        let (Some(old), Some(main)) = (&old, living) else {
+            worker.attempt = old.as_ref().map_or(0, |old| old.attempt);
+            self.empty_leaf(guard, job);
+            guard.engine.handle(now, Input::Add(job, policy));
+            return;
+        };
+        let age = now.since(old.started_mono_ns);
+        worker.pid = Some(main.pid());
+        worker.start_time = old.start_time;
+        worker.attempt = old.attempt;
+        worker.started = old.started_mono_ns;
+        worker.started_ts = old.started_ts;
+        let pid = main.pid();
+        let hand = &mut guard.hands[job.index()];
+        hand.page = page::Writer::open(&self.runtime.page(&name)).ok();
+        hand.born = std::time::SystemTime::now() - age;
+        if let Err(error) = hand.make_leaf(guard.parent.as_ref()) {
+            guard.note(Notice::EffectFailed {
+                job: Some(job),
+                effect: "adopt".to_owned(),
+                error: error.to_string(),
+            });
+        }
+        if let Some(entry) = guard.roster.get_mut(job) {
+            (entry.pid, entry.attempt) = (Some(pid), old.attempt);
+        }
+        guard.hold(job, main, true);
+        guard.engine.handle(now, Input::Adopt(job, policy, age, old.attempt));
+        guard.note(Notice::Adopted { job, pid, age });
+    }
+
+    /// The main process is gone, yet others of its tree may live on in the leaf.
+    fn empty_leaf(&mut self, guard: &mut Guard, job: JobId) {
+        let name = guard.hands[job.index()].name.clone();
+        self.end_leaf(guard, &name, "its main process died with the guard before this one");
+    }
+
+    fn end_leaf(&mut self, guard: &mut Guard, name: &str, why: &str) {
+        let Some(parent) = &guard.parent else { return };
+        if !parent.leaves().is_ok_and(|leaves| leaves.iter().any(|leaf| leaf == name)) {
+            return;
+        }
+        let Ok(leaf) = parent.leaf(name) else { return };
+        let mut pids = Vec::new();
+        let _ = leaf.pids(&mut pids);
+        let _ = leaf.kill();
+        // Until it is empty nothing is started in it: the start would meet the dead.
+        let deadline = clock::now().after(Duration::from_secs(5));
+        while leaf.is_populated().unwrap_or(false) && clock::now() < deadline {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let _ = leaf.remove();
+        if let Some(pid) = pids.first() {
+            let (name, why) = (name.to_owned(), why.to_owned());
+            guard.note(Notice::OrphanEnded { name, pid: *pid, why });
+        }
+    }
+
+    /// Workers that the configuration does not know any more, and processes that carry our mark in no worker's tree.
+    pub(super) fn end_orphans(&mut self, guard: &mut Guard, left: Vec<Worker>) {
+        for old in left {
+            let name = self.leaf_name(&old.name);
+            self.end_leaf(guard, &name, "the configuration has no such worker any more");
+        }
+        let state = self.state.path().as_os_str().to_owned();
+        for orphan in tree::find_marked(std::path::Path::new("/proc"), "OOMGUARD_STATE", &state.to_string_lossy()) {
+            if guard.job_of(orphan.pid()).is_some() || orphan.pid() == std::process::id() {
+                continue;
+            }
+            let _ = orphan.signal(rustix::process::Signal::KILL);
+            let (name, why) = ("?".to_owned(), "it belongs to no worker that lives".to_owned());
+            guard.note(Notice::OrphanEnded { name, pid: orphan.pid(), why });
+        }
+    }
+}

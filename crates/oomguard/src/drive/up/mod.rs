@@ -1,0 +1,265 @@
+//! `oomguard up`: pools of workers, kept running.
+//!
+//! Sets the scene (configuration, state, sockets, logs), takes over what an earlier guard left, and answers what
+//! comes in. What is done about memory, age and failures is decided by the engine.
+
+mod adopt;
+mod answer;
+mod books;
+mod reload;
+mod trials;
+mod worker;
+
+use std::path::{Path, PathBuf};
+
+use oomguard_core::{Engine, Event, Input, JobId, Phase, Urgency};
+use oomguard_sys::process::Process;
+use oomguard_sys::spawn::SpawnError;
+use oomguard_sys::wait::{Interest, Received};
+use oomguard_sys::clock;
+use rustix::process::Signal;
+
+use super::{Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
+use crate::cli;
+use crate::config::{self, Config, Overrides};
+use crate::control::Server;
+use crate::error::Error;
+use crate::notify::Notify;
+use crate::record::{Notice, Record, Roster, Told};
+use crate::sink::{Human, JsonLines, LogFile, Sinks};
+use crate::state::{Deaths, Lock, Runtime, StateDir};
+
+use worker::Worker;
+
+const NOTIFY: u64 = VERB_TOKENS;
+const CONTROL: u64 = VERB_TOKENS + 1;
+
+/// What `up` holds beside the guard.
+pub(super) struct Up {
+    config: Config,
+    /// How the configuration was asked for, to read it again.
+    source: Source,
+    state: StateDir,
+    runtime: Runtime,
+    deaths: Deaths,
+    notify: Notify,
+    control: Server,
+    workers: Vec<Worker>,
+    run_id: String,
+    boot_id: String,
+    started: oomguard_core::Instant,
+    asked: bool,
+    troubled: bool,
+    _lock: Lock,
+}
+
+/// Where the configuration comes from.
+struct Source {
+    explicit: Option<PathBuf>,
+    cwd: PathBuf,
+    place: Option<PathBuf>,
+}
+
+pub(super) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Source {
+    fn new(file: &cli::ConfigFile, place: Option<PathBuf>) -> Result<Source, Error> {
+        let cwd = std::env::current_dir()
+            .map_err(|error| Error::io("find the working directory", Path::new("."), &error))?;
+        Ok(Source { explicit: file.config.clone(), cwd, place })
+    }
+
+    fn read(&self, total: oomguard_core::Bytes) -> Result<Config, Error> {
+        let flags = Overrides { cgroup_parent: self.place.clone(), ..Overrides::default() };
+        let overrides = flags.or(Overrides::from_env(&env)?);
+        config::load(self.explicit.as_deref(), &self.cwd, &overrides, total)
+    }
+}
+
+/// The state directory and the sockets that belong to a configuration.
+pub(super) fn locate(file: &cli::ConfigFile) -> Result<(PathBuf, Runtime), Error> {
+    let total = Sensors::open()?.host(None).total;
+    let config = Source::new(file, None)?.read(total)?;
+    let state = StateDir::locate(&config, &env);
+    let runtime = Runtime::locate(&state, &env, rustix::process::getuid().as_raw());
+    Ok((state, runtime))
+}
+
+/// Keeps the pools running until they are done or somebody says stop. 0 if all went well, 1 if a slot was given up.
+pub fn up(cli: cli::Up) -> Result<u8, Error> {
+    let mut sensors = Sensors::open()?;
+    let host = sensors.host(None);
+    let source = Source::new(&cli.config, cli.place.cgroup_parent.clone())?;
+    let config = source.read(host.total)?;
+    if config.pools.is_empty() {
+        return Err(no_pool(&config));
+    }
+    let place = Place::find(config.cgroup_parent.as_deref());
+    require(&config, &place)?;
+
+    let state = StateDir::open(&StateDir::locate(&config, &env))?;
+    let runtime = Runtime::locate(state.path(), &env, rustix::process::getuid().as_raw());
+    runtime.create()?;
+    let lock = Lock::take(&state, &runtime.socket())?;
+    let policy = config.memory.host_policy(host.total, sensors::cores());
+    let mut notes = place.notes.clone();
+    let refused = |step: prepare::Step| step.refused.map(|why| format!("{}: {why}", step.what));
+    notes.extend(prepare::prepare().into_iter().filter_map(refused));
+    let armed = Notice::Armed {
+        verb: "up".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        guard_pid: std::process::id(),
+        enforcement: place.enforcement,
+        notes,
+        parent: place.path(),
+        total: host.total,
+        available: host.available,
+        reserve: policy.reserve,
+        warning: policy.warning,
+    };
+    let enforcement = place.enforcement;
+    let sinks = sinks(&cli, &config)?;
+    let boot_id = clock::boot_id().map_err(|e| Error::new(format!("could not read the boot id: {e}")))?;
+    let mut up = Up {
+        deaths: Deaths::open(&state)?,
+        notify: Notify::bind(&runtime.notify())?,
+        control: Server::bind(&runtime.socket())?,
+        workers: Vec::new(),
+        run_id: format!("{:x}-{:x}", std::process::id(), clock::now().0 / 1_000_000),
+        boot_id,
+        started: clock::now(),
+        asked: false,
+        troubled: false,
+        config,
+        source,
+        state,
+        runtime,
+        _lock: lock,
+    };
+    let roster = Roster::new(policy.reserve, policy.warning);
+    let mut guard = Guard::new(Engine::new(policy, clock::now().0), sensors, place, sinks, roster)?;
+    guard.note(armed);
+    guard.poller.add(up.notify.fd(), Interest::Read, NOTIFY);
+    up.watch_control(&mut guard);
+    up.engage(&mut guard, enforcement);
+    guard.guard(&mut up)?;
+    up.leave(guard);
+    Ok(u8::from(up.troubled))
+}
+
+fn no_pool(config: &Config) -> Error {
+    let looked = config.path.as_ref().map_or_else(
+        || format!("no `oomguard.toml` in `{}` or above", config.base.display()),
+        |path| format!("`{}` has no `[pool.NAME]`", path.display()),
+    );
+    Error::new(format!("there are no workers to run: {looked}"))
+        .hint("a pool needs a name and a command:\n  [pool.train]\n  command = [\"python\", \"train.py\"]")
+}
+
+fn require(config: &Config, place: &Place) -> Result<(), Error> {
+    match config.memory.require {
+        Some(wanted) if place.enforcement > wanted => {
+            let why = place.refusal.clone().unwrap_or_else(|| place.notes.join("; "));
+            let (wanted, found) = (wanted.name(), place.enforcement.name());
+            Err(Error::new(format!("`[memory] require = \"{wanted}\"`, but only `{found}` is to be had here\n{why}"))
+                .hint("`oomguard doctor` shows what was tried"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn sinks(cli: &cli::Up, config: &Config) -> Result<Sinks, Error> {
+    let log = &config.log;
+    std::fs::create_dir_all(&log.dir).map_err(|error| Error::io("create", &log.dir, &error))?;
+    let file = |name: &str| LogFile::open(&log.dir.join(name), log.max_size, log.keep);
+    let mut sinks = Sinks::new();
+    sinks.add(Human::file(file("watchdog.log"))).add(JsonLines::file(file("events.jsonl")));
+    if cli.json {
+        sinks.add(JsonLines::stderr());
+    } else if !cli.quiet {
+        sinks.add(Human::stderr(true));
+    }
+    Ok(sinks)
+}
+
+impl Up {
+    pub(super) fn worker(&mut self, job: JobId) -> Option<&mut Worker> {
+        self.workers.iter_mut().find(|worker| worker.job == job)
+    }
+
+    /// The pages of all workers, after a look.
+    fn publish(&mut self, guard: &mut Guard) {
+        let now = clock::now();
+        let policy = *guard.engine.host_policy();
+        let (host, level) = (guard.host(), guard.engine.level());
+        for (index, hand) in guard.hands.iter_mut().enumerate() {
+            let Some(page) = &mut hand.page else { continue };
+            let view = guard.engine.view(JobId(index as u16), now);
+            page.publish(&oomguard_sys::page::Published {
+                level,
+                available: host.available,
+                total: host.total,
+                reserve: policy.reserve,
+                warning: policy.warning,
+                limit: view.and_then(|view| view.limit),
+                usage: view.and_then(|view| view.usage).unwrap_or_default(),
+                beat: now,
+            });
+        }
+    }
+
+    /// Last words: the trials of the dead are told, the books closed, what was made is removed.
+    fn leave(&mut self, mut guard: Guard) {
+        self.reap_trials(&mut guard);
+        let held = guard.engine.ids_in(Phase::Unkillable).next().is_some();
+        if !held {
+            self.state.clear();
+        }
+        for worker in &self.workers {
+            let _ = std::fs::remove_file(self.runtime.page(&worker.names.name));
+        }
+        let _ = std::fs::remove_file(self.runtime.notify());
+        let _ = std::fs::remove_file(self.runtime.socket());
+        guard.sinks.finish();
+        if let Some(parent) = guard.parent.take() {
+            let _ = parent.remove();
+        }
+    }
+}
+
+impl Verb for Up {
+    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Process, SpawnError> {
+        self.start_worker(job, attempt, hand)
+    }
+
+    fn signal(&mut self, guard: &mut Guard, signal: Received) {
+        let name = Signal::from_named_raw(signal.signal).map_or_else(|| signal.signal.to_string(), |s| format!("{s:?}"));
+        match Signal::from_named_raw(signal.signal) {
+            Some(Signal::HUP) => self.reload(guard),
+            Some(Signal::USR1) => guard.sinks.reopen(),
+            _ if std::mem::replace(&mut self.asked, true) => guard.shut_down(Urgency::Now, name),
+            _ => guard.shut_down(Urgency::Graceful, name),
+        }
+    }
+
+    fn ready(&mut self, guard: &mut Guard, token: u64) {
+        match token {
+            NOTIFY => self.listen(guard),
+            _ => self.answer(guard, token),
+        }
+    }
+
+    fn looked(&mut self, guard: &mut Guard) {
+        self.publish(guard);
+        self.rotate_logs(guard);
+    }
+
+    fn told(&mut self, guard: &mut Guard, record: &Record) {
+        if let Told::Engine(event) = &record.told {
+            self.book(guard, event, record);
+            self.troubled |= matches!(event, Event::Parked { .. } | Event::Unkillable { .. });
+        }
+    }
+}

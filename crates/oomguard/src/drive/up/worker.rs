@@ -1,0 +1,198 @@
+//! One worker: what it is called, how it is started, what it says, where its output goes.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+
+use jiff::Timestamp;
+use oomguard_core::{Enforcement, Input, Instant, JobId, Word};
+use oomguard_sys::cgroup::Limits;
+use oomguard_sys::process::Process;
+use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
+use oomguard_sys::{clock, page};
+
+use super::super::{Guard, Hand, place};
+use super::Up;
+use crate::config::{OnLimit, Pool, WorkerName};
+use crate::notify::Said;
+use crate::record::{Entry, Notice};
+use crate::worker_log::WorkerLog;
+
+/// A slot of a pool.
+pub(super) struct Worker {
+    pub(super) job: JobId,
+    pub(super) pool: Pool,
+    pub(super) number: u16,
+    pub(super) names: WorkerName,
+    pub(super) log: WorkerLog,
+    pub(super) pid: Option<u32>,
+    pub(super) start_time: u64,
+    pub(super) attempt: u32,
+    pub(super) started: Instant,
+    pub(super) started_ts: Timestamp,
+    /// The trial it is at.
+    pub(super) trial: Option<u32>,
+    /// Its own words.
+    pub(super) status: Option<String>,
+    /// Until it may reach its limit, as last forecast.
+    pub(super) leak: Option<(Instant, std::time::Duration)>,
+}
+
+impl Up {
+    /// Makes every worker of the configuration that there is not yet, adopting what lives.
+    pub(super) fn engage(&mut self, guard: &mut Guard, enforcement: Enforcement) {
+        let mut found = self.survivors(guard);
+        let wanted: Vec<(Pool, u16)> =
+            self.config.workers().map(|(pool, number)| (pool.clone(), number)).collect();
+        for (pool, number) in wanted {
+            let job = self.make_worker(guard, pool, number, enforcement);
+            self.adopt_or_add(guard, job, enforcement, &mut found);
+        }
+        self.end_orphans(guard, found);
+        self.save(guard);
+    }
+
+    /// A slot for one worker, with its hand and its names, but without a job.
+    pub(super) fn make_worker(
+        &mut self,
+        guard: &mut Guard,
+        pool: Pool,
+        number: u16,
+        enforcement: Enforcement,
+    ) -> JobId {
+        let names = self.config.worker_name(&pool, number);
+        let job = JobId(guard.hands.len() as u16);
+        let log = WorkerLog::new(&self.config.log.dir, &names.name, self.config.log.max_size, self.config.log.keep);
+        let limits = limits(&pool, self.config.memory.swap_limit);
+        guard.roster.set(
+            job,
+            Entry {
+                name: names.name.clone(),
+                label: names.label.clone(),
+                limit: pool.memory_limit,
+                restarts: pool.restart != oomguard_core::Restart::Never,
+                log: Some(log.path().to_owned()),
+                ..Entry::default()
+            },
+        );
+        guard.hands.push(Hand::new(self.leaf_name(&names.name), enforcement, limits));
+        self.workers.push(Worker {
+            job,
+            pool,
+            number,
+            names,
+            log,
+            pid: None,
+            start_time: 0,
+            attempt: 0,
+            started: Instant(0),
+            started_ts: Timestamp::UNIX_EPOCH,
+            trial: None,
+            status: None,
+            leak: None,
+        });
+        job
+    }
+
+    /// Unique among the guards that share a parent.
+    pub(super) fn leaf_name(&self, worker: &str) -> String {
+        format!("{}-{worker}", self.runtime.key())
+    }
+
+    /// `RUN/worker-1#3`: how a start is named in what outlives it.
+    pub(super) fn token(&self, worker: &Worker) -> String {
+        format!("{}/{}#{}", self.run_id, worker.names.name, worker.attempt)
+    }
+
+    pub(super) fn start_worker(
+        &mut self,
+        job: JobId,
+        attempt: u32,
+        hand: &mut Hand,
+    ) -> Result<Process, SpawnError> {
+        let failed = |doing: &'static str| move |error| SpawnError::Other { doing, error };
+        let Some(index) = self.workers.iter().position(|worker| worker.job == job) else {
+            return Err(failed("start a worker that is not configured")(std::io::ErrorKind::NotFound.into()));
+        };
+        self.workers[index].attempt = attempt;
+        let token = self.token(&self.workers[index]);
+        let worker = &mut self.workers[index];
+        let page = self.runtime.page(&worker.names.name);
+        let _ = std::fs::remove_file(&page);
+        hand.page = page::Writer::create(&page).ok();
+        worker.log.banner(&format!("--- {} attempt {attempt} started {}", worker.names.name, Timestamp::now()));
+        let output = worker.log.open().map_err(failed("open the worker's log"))?;
+        let again: OwnedFd = output.try_clone().map_err(failed("open the worker's log"))?.into();
+        let argv: Vec<OsString> = worker.pool.command.iter().map(OsString::from).collect();
+        let mut env: Vec<(OsString, Option<OsString>)> = Vec::new();
+        let mut set = |key: &str, value: OsString| env.push((key.into(), Some(value)));
+        if std::env::var_os("PYTHONUNBUFFERED").is_none() {
+            // Into a file Python would hold its lines back, and a killed worker would take them along.
+            set("PYTHONUNBUFFERED", "1".into());
+        }
+        for (key, value) in &worker.pool.env {
+            set(key, value.into());
+        }
+        set("OOMGUARD_PAGE", page.into());
+        set("OOMGUARD_STATE", self.state.path().into());
+        set("OOMGUARD_JOB", token.into());
+        set("OOMGUARD_WORKER", worker.number.to_string().into());
+        set("NOTIFY_SOCKET", self.runtime.notify().into());
+        let spawn = Spawn {
+            argv: &argv,
+            env: &env,
+            cwd: Some(worker.pool.cwd.clone()),
+            leaf: hand.leaf.as_ref(),
+            rlimit_data: place::rlimit_data(hand.enforcement, worker.pool.memory_limit),
+            oom_score_adj: Some(oomguard_sys::oneself::JOB_OOM_SCORE),
+            stdio: [Stream::Null, Stream::File(output.into()), Stream::File(again)],
+            session: Session::NewSession,
+        };
+        let main = spawn.start()?;
+        worker.pid = Some(main.pid());
+        worker.start_time = main.start_time();
+        worker.started = clock::now();
+        worker.started_ts = Timestamp::now();
+        (worker.trial, worker.status, worker.leak) = (None, None, None);
+        Ok(main)
+    }
+
+    /// Takes in what workers say about themselves.
+    pub(super) fn listen(&mut self, guard: &mut Guard) {
+        while let Some((pid, said)) = self.notify.receive() {
+            let Some(job) = guard.job_of(pid) else { continue };
+            let Some(worker) = self.worker(job) else { continue };
+            match said {
+                Said::Status(text) => {
+                    worker.status = Some(text.clone());
+                    guard.note(Notice::WorkerStatus { job, text });
+                }
+                Said::Word(word) => {
+                    if let Word::Trial(trial) = word {
+                        worker.trial = trial;
+                    }
+                    guard.engine.handle(clock::now(), Input::Heard(job, word));
+                }
+            }
+        }
+    }
+
+    /// Full logs are moved aside, with the worker held for the moment that the last lines take.
+    pub(super) fn rotate_logs(&mut self, guard: &mut Guard) {
+        for worker in &mut self.workers {
+            if !worker.log.due() {
+                continue;
+            }
+            let hand = &mut guard.hands[worker.job.index()];
+            let path = worker.log.path().to_owned();
+            if worker.log.rotate(|hold| hand.hold_still(hold)).is_ok() {
+                guard.note(Notice::LogRotated { path });
+            }
+        }
+    }
+}
+
+/// What the kernel is to hold a worker of this pool to.
+pub(super) fn limits(pool: &Pool, swap: oomguard_core::Bytes) -> Option<Limits> {
+    let whole_job = pool.on_limit == OnLimit::Job;
+    pool.memory_limit.map(|memory| Limits { swap: Some(swap), whole_job, ..Limits::new(memory) })
+}
