@@ -7,6 +7,8 @@ mod event;
 mod notice;
 mod units;
 
+pub(crate) use units::{one_line, span};
+
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 

@@ -36,7 +36,7 @@ pub(super) fn rate(per_second: Bytes) -> String {
 }
 
 /// `0.3s` below ten seconds, `74s` below two minutes, `12m`, `3h05m`.
-pub(super) fn span(time: Duration) -> String {
+pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..10 if time.subsec_millis() > 0 => format!("{:.1}s", time.as_secs_f64()),
@@ -48,7 +48,7 @@ pub(super) fn span(time: Duration) -> String {
 
 /// `line` in a form that stays one line and shows what it is: control characters and those that turn the
 /// direction of text are written out, so that nobody can forge a line of ours.
-pub(super) fn one_line(line: &str) -> String {
+pub(crate) fn one_line(line: &str) -> String {
     let mut safe = String::with_capacity(line.len());
     for (index, letter) in line.chars().enumerate() {
         if index == LONGEST {
