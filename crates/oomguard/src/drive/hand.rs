@@ -148,7 +148,11 @@ impl Hand {
         let leaf = self.leaf.as_mut()?;
         let counters = leaf.events().ok()?;
         let event = counters.since(&self.counters);
-        self.counters = counters;
+        // A limit is met before the kill is counted, and we may look in between: only a kill settles the account.
+        self.counters = match event {
+            Some(LimitEvent::KilledAtLimit | LimitEvent::KilledAbove) => counters,
+            _ => Counters { high: counters.high, ..self.counters },
+        };
         event
     }
 

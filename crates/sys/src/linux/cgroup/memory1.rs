@@ -142,7 +142,9 @@ impl Memory1 {
         // Before Linux 4.13 kills are not counted; then every notification stands for one.
         let oom_kill = oom_kill.unwrap_or(self.ooms);
         let max = self.failcnt.number()?;
-        Ok(Counters { high: self.crossings, max, oom: self.ooms, oom_kill, oom_local: None })
+        // Newer kernels (6.18) no longer count failures; there the high-water mark stands at the limit.
+        let limit_met = self.max_usage.number()? >= self.limit.limit()?.0;
+        Ok(Counters { high: self.crossings, max, oom: self.ooms, oom_kill, oom_local: None, limit_met })
     }
 
     pub(crate) fn charged(&self) -> Result<Bytes> {
