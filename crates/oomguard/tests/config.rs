@@ -1,5 +1,7 @@
 //! The configuration: what is accepted, what it means without being said, and what people read when it is wrong.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+
 use std::path::Path;
 use std::time::Duration;
 
