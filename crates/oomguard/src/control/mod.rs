@@ -4,6 +4,7 @@
 //! the driver. It never waits for a client, and never serves another user than the guard's own and root.
 
 mod client;
+mod connection;
 mod server;
 mod status;
 mod table;
@@ -11,7 +12,8 @@ mod table;
 use serde::{Deserialize, Serialize};
 
 pub use client::{Watch, request};
-pub use server::{ClientId, Server};
+pub use connection::ClientId;
+pub use server::Server;
 pub use status::{GuardStatus, HostStatus, Phase, Status, WorkerStatus};
 pub use table::render_table;
 

@@ -6,6 +6,8 @@
 mod file;
 pub mod human;
 pub mod jsonl;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod report;
 mod terminal;
 

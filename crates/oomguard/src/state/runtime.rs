@@ -43,6 +43,11 @@ impl Runtime {
         ours(&self.dir, "runtime directory")
     }
 
+    /// What tells this guard's sockets, pages and cgroups from another's.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// The directory.
     pub fn dir(&self) -> &Path {
         &self.dir
