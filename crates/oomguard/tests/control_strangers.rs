@@ -1,0 +1,89 @@
+//! Another user at the sockets: refused in words on the control socket, unheard on the workers' socket.
+//!
+//! The sockets are opened wide on purpose here: the permission of the file is the first wall, this is the second.
+//! Needs root, to become somebody else; says so and passes otherwise.
+#![expect(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
+#![expect(clippy::print_stdout, reason = "a skipped test says why")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use oomguard::control::{Request, Server, Verb, request};
+use oomguard::notify::Notify;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+const STRANGER: u32 = 12_345;
+/// A program cannot be started while a child of the other test still holds it open for writing.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn open_wide(path: &Path) {
+    std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+}
+
+/// This test program again, as somebody else, with only `test` to do.
+fn as_stranger(test: &str, path: &Path) -> Option<Child> {
+    if !rustix::process::geteuid().is_root() {
+        assert!(!std::env::var("OOMGUARD_REQUIRE").is_ok_and(|needs| needs.contains("root")), "not root");
+        println!("skipped: only root can become another user");
+        return None;
+    }
+    let _alone = ONE_AT_A_TIME.lock().unwrap();
+    let copy = path.with_file_name("stranger");
+    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    open_wide(&copy);
+    open_wide(path.parent().unwrap());
+    let mut command = Command::new(copy);
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env("STRANGER_PATH", path);
+    command.uid(STRANGER).gid(STRANGER).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
+    Some(command.spawn().unwrap())
+}
+
+fn path_of_stranger() -> std::path::PathBuf {
+    std::env::var_os("STRANGER_PATH").unwrap().into()
+}
+
+#[test]
+#[ignore = "the other side of `a_stranger_is_refused_in_words`"]
+fn stranger_asks() {
+    let answer = request(&path_of_stranger(), &Request::new(Verb::Stop), Duration::from_secs(20));
+    println!("{}", answer.unwrap_err());
+}
+
+#[test]
+#[ignore = "the other side of `a_stranger_is_not_heard`"]
+fn stranger_speaks() {
+    UnixDatagram::unbound().unwrap().send_to(b"READY=1", path_of_stranger()).unwrap();
+}
+
+#[test]
+fn a_stranger_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let mut server = Server::bind(&path).unwrap();
+    open_wide(&path);
+    let Some(stranger) = as_stranger("stranger_asks", &path) else { return };
+    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(server.turn(), []);
+    let said = String::from_utf8(stranger.wait_with_output().unwrap().stdout).unwrap();
+    let want = "error: this guard belongs to user 0\nhint: ask as that user or as root\n";
+    assert!(said.contains(want), "{said}");
+}
+
+#[test]
+fn a_stranger_is_not_heard() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.notify");
+    let mut notify = Notify::bind(&path).unwrap();
+    open_wide(&path);
+    let Some(stranger) = as_stranger("stranger_speaks", &path) else { return };
+    let output = stranger.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(notify.receive(), []);
+    assert_eq!(notify.ignored(), 1);
+}
