@@ -10,7 +10,7 @@ use crate::effect::{Effect, JobId};
 use crate::engine::Engine;
 use crate::event::{Cause, Event, Level};
 use crate::forecast::time_to_use;
-use crate::job::Phase;
+use crate::job::{Ending, Phase, WORTH_WAITING};
 use crate::policy::MEMORY_BACK_WAIT;
 use crate::timer::Timer;
 use crate::units::Bytes;
@@ -36,10 +36,22 @@ pub(crate) enum Brake {
     Confirm,
     /// A job was asked or told to stop.
     Acting(JobId),
-    /// A job was killed; its memory is on the way back.
-    Settle(JobId, Instant),
+    /// A job is on its way out; its memory is awaited.
+    Settle(Awaited),
     /// Short, and none of ours can help.
     Helpless,
+}
+
+/// The memory of a victim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Awaited {
+    job: JobId,
+    /// When some of it was last seen to come back.
+    moved: Instant,
+    /// What the victim still held then.
+    held: Bytes,
+    /// What will be available once all of it is back.
+    expected: Bytes,
 }
 
 impl Brake {
@@ -57,28 +69,50 @@ impl Engine {
             Brake::Idle | Brake::Helpless if !short => Brake::Idle,
             Brake::Idle | Brake::Helpless => self.notice(now),
             Brake::Confirm if !short => Brake::Idle,
-            Brake::Confirm => match self.choose_victim(now) {
-                Some(choice) => self.brake_job(now, choice),
-                None => self.helpless(),
-            },
+            Brake::Confirm => self.confirm(now),
             Brake::Acting(id) => self.follow_up(now, id, short),
-            Brake::Settle(id, since) => self.settle(now, id, since),
+            Brake::Settle(awaited) => self.settle(now, awaited, short),
         };
     }
 
-    /// A shortage begins. A job that is dying already is its victim, whoever ended it.
+    /// A shortage begins, or goes on.
     fn notice(&mut self, now: Instant) -> Brake {
-        let dying = |id: &JobId| {
-            let job = &self.jobs[id.index()];
-            job.is_dying() && job.killed_at.is_some_and(|at| now.since(at) < MEMORY_BACK_WAIT)
-        };
-        if let Some(id) = self.ids().find(dying) {
-            return Brake::Settle(id, now);
+        if let Some(brake) = self.on_its_way(now) {
+            return brake;
         }
         match self.choose_victim(now) {
             Some(_) => Brake::Confirm,
             None => self.helpless(),
         }
+    }
+
+    /// It is still short at the second look.
+    fn confirm(&mut self, now: Instant) -> Brake {
+        if let Some(brake) = self.on_its_way(now) {
+            return brake;
+        }
+        match self.choose_victim(now) {
+            Some(choice) => self.brake_job(now, choice),
+            None => self.helpless(),
+        }
+    }
+
+    /// A job that is on its way out already is the victim of this shortage, whoever ended it.
+    fn on_its_way(&mut self, now: Instant) -> Option<Brake> {
+        let told = |id: &JobId| {
+            let job = &self.jobs[id.index()];
+            job.phase == Phase::Terminating && job.cause == Some(Cause::Reserve)
+        };
+        let dying = |id: &JobId| {
+            let job = &self.jobs[id.index()];
+            let helps =
+                |e: Ending| e.usage >= WORTH_WAITING && now.since(e.since) < MEMORY_BACK_WAIT;
+            job.is_dying() && job.ending.is_some_and(helps)
+        };
+        if let Some(id) = self.ids().find(dying) {
+            return Some(self.wait_for(now, id));
+        }
+        self.ids().find(told).map(Brake::Acting)
     }
 
     fn helpless(&mut self) -> Brake {
@@ -90,9 +124,14 @@ impl Engine {
     }
 
     fn choose_victim(&self, now: Instant) -> Option<Choice> {
-        let deficit = self.policy.reserve.plus(self.policy.reserve.percent(10)).minus(self.available());
+        let deficit = self.enough().minus(self.available());
         let candidates = self.ids().filter_map(|id| self.jobs[id.index()].candidate(id, now));
         choose(candidates, deficit)
+    }
+
+    /// With this available the shortage is over.
+    fn enough(&self) -> Bytes {
+        self.policy.reserve.plus(self.policy.reserve.percent(10))
     }
 
     fn brake_job(&mut self, now: Instant, choice: Choice) -> Brake {
@@ -124,49 +163,106 @@ impl Engine {
                 }
                 Brake::Idle
             }
-            Phase::Running | Phase::Terminating if left <= NO_TIME => self.kill_for_memory(now, id),
+            Phase::Running if left <= TIME_TO_TERMINATE => self.choose_again(now, id),
             Phase::Running => {
-                if job.timers.get(Timer::Prune) == Instant::NEVER || left <= TIME_TO_TERMINATE {
+                if job.timers.get(Timer::Prune) == Instant::NEVER {
                     self.stop(now, id, Cause::Reserve);
                 }
                 Brake::Acting(id)
             }
+            Phase::Terminating if left <= NO_TIME => self.kill_for_memory(now, id),
             Phase::Terminating => Brake::Acting(id),
-            _ if job.is_dying() => Brake::Settle(id, now),
+            _ if job.is_dying() => self.wait_for(now, id),
             _ => Brake::Idle,
+        }
+    }
+
+    /// Time ran out on a job that was only asked: perhaps another one is why.
+    fn choose_again(&mut self, now: Instant, asked: JobId) -> Brake {
+        match self.choose_victim(now) {
+            Some(choice) if choice.victim.job != asked => {
+                self.resume(asked);
+                self.brake_job(now, choice)
+            }
+            _ => self.kill_for_memory(now, asked),
         }
     }
 
     /// Until nothing at all is left, at the fastest growth in sight.
     fn time_left(&self, id: JobId) -> Duration {
+        time_to_use(self.room(), self.growth.rate().max(self.jobs[id.index()].growth.rate()))
+    }
+
+    /// What can still be used before the kernel chooses a victim of its own.
+    fn room(&self) -> Bytes {
         // Free memory ends before MemAvailable says zero: the last eighth of the reserve is not counted on.
         let room = self.available().minus(Bytes(self.policy.reserve.0 / 8));
-        time_to_use(room, self.growth.rate().max(self.jobs[id.index()].growth.rate()))
+        let charged = self.host.and_then(|host| host.charged.known());
+        self.ceiling.zip(charged).map_or(room, |(ceiling, charged)| room.min(ceiling.minus(charged)))
     }
 
     /// SIGKILL; whatever else grows is held while the memory comes back.
     fn kill_for_memory(&mut self, now: Instant, id: JobId) -> Brake {
         self.kill(now, id, Cause::Reserve);
-        for other in self.ids().filter(|other| *other != id) {
-            let job = self.job(other);
-            if job.phase == Phase::Running && !job.frozen && job.growth.rate() >= GROWING {
-                job.frozen = true;
-                self.act(Effect::Freeze(other));
-                self.say(Event::Freeze { job: other });
-            }
-        }
-        Brake::Settle(id, now)
+        self.wait_for(now, id)
     }
 
-    fn settle(&mut self, now: Instant, id: JobId, since: Instant) -> Brake {
-        let waiting = self.jobs[id.index()].is_dying() && now.since(since) < MEMORY_BACK_WAIT;
-        if waiting {
-            return Brake::Settle(id, since);
+    fn wait_for(&mut self, now: Instant, id: JobId) -> Brake {
+        self.hold_growers(id);
+        Brake::Settle(self.awaited(now, id))
+    }
+
+    fn awaited(&self, now: Instant, id: JobId) -> Awaited {
+        let job = &self.jobs[id.index()];
+        let held = job.usage.unwrap_or_default();
+        let expected = job.ending.map_or(Bytes::ZERO, |ending| ending.available.plus(ending.usage));
+        Awaited { job: id, moved: now, held, expected }
+    }
+
+    fn hold_growers(&mut self, victim: JobId) {
+        for id in self.ids().filter(|id| *id != victim) {
+            let job = self.job(id);
+            if job.phase == Phase::Running && !job.frozen && job.growth.rate() >= GROWING {
+                job.frozen = true;
+                self.act(Effect::Freeze(id));
+                self.say(Event::Freeze { job: id });
+            }
+        }
+    }
+
+    fn settle(&mut self, now: Instant, mut awaited: Awaited, short: bool) -> Brake {
+        let id = awaited.job;
+        let job = &self.jobs[id.index()];
+        let held = job.usage.unwrap_or_default();
+        if held.plus(WORTH_WAITING) <= awaited.held {
+            (awaited.held, awaited.moved) = (held, now);
+        }
+        let patient = now.since(awaited.moved) < MEMORY_BACK_WAIT;
+        if patient && (job.is_dying() || (short && self.is_hidden(&awaited))) {
+            if short {
+                self.hold_growers(id);
+            }
+            return Brake::Settle(awaited);
         }
         for other in self.ids() {
             self.thaw(other);
         }
         Brake::Idle
+    }
+
+    /// The victim has given back enough, but the kernel does not count it yet (pages on per-CPU lists) — unless
+    /// somebody has taken it meanwhile.
+    fn is_hidden(&self, awaited: &Awaited) -> bool {
+        awaited.expected >= self.enough() && self.time_left(awaited.job) > NO_TIME
+    }
+
+    /// The job in this slot has ended: what follows in it is not what was told to stop.
+    pub(crate) fn victim_is_gone(&mut self, now: Instant, id: JobId) {
+        match &mut self.brake {
+            Brake::Settle(awaited) if awaited.job == id => awaited.moved = now,
+            Brake::Acting(acting) if *acting == id => self.brake = Brake::Settle(self.awaited(now, id)),
+            _ => {}
+        }
     }
 
     pub(crate) fn thaw(&mut self, id: JobId) {

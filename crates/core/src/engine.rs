@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::brake::Brake;
 use crate::clock::Instant;
-use crate::effect::{Effect, Input, JobId, LimitEvent, Urgency, Word};
+use crate::effect::{Effect, Exit, Input, JobId, LimitEvent, Urgency, Word};
 use crate::event::{Cause, Event, Level};
 use crate::forecast::Growth;
 use crate::job::{Job, Phase, View};
@@ -64,6 +64,30 @@ impl Engine {
 
     /// Takes one input. Afterwards drain [`Engine::effect`] and then [`Engine::event`].
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        if self.is_known(&input) {
+            self.take(now, input);
+        }
+        self.advance(now);
+        self.say_when_done();
+    }
+
+    /// Late news about a slot that was never made is no reason to fall.
+    fn is_known(&self, input: &Input<'_>) -> bool {
+        match *input {
+            Input::Change(job, _)
+            | Input::Started(job)
+            | Input::StartFailed(job)
+            | Input::Limit(job, _)
+            | Input::Exited(job, _)
+            | Input::Emptied(job)
+            | Input::Heard(job, _)
+            | Input::Restart(job)
+            | Input::Remove(job, _) => job.index() < self.jobs.len(),
+            Input::Add(..) | Input::Adopt(..) | Input::Sample(..) | Input::Shutdown(_) | Input::Tick => true,
+        }
+    }
+
+    fn take(&mut self, now: Instant, input: Input<'_>) {
         match input {
             Input::Add(job, policy) => self.add(now, job, policy),
             Input::Change(job, policy) => self.change(now, job, policy),
@@ -80,8 +104,6 @@ impl Engine {
             Input::Shutdown(urgency) => self.shut_down(now, urgency),
             Input::Tick => {}
         }
-        self.advance(now);
-        self.say_when_done();
     }
 
     /// The next thing to do.
@@ -155,6 +177,7 @@ impl Engine {
             failures: job.failures.in_row,
             asked: job.asked,
             checks: job.checks,
+            frozen: job.frozen,
         })
     }
 
@@ -181,7 +204,8 @@ impl Engine {
     /// Makes a slot. From here on nothing may allocate: no input brings more than this out of one job.
     pub(crate) fn make_slot(&mut self, job: JobId, policy: JobPolicy) {
         while self.jobs.len() <= job.index() {
-            self.jobs.push(Job { phase: Phase::Over, ..Job::new(policy) });
+            // A gap: no slot at all, until somebody makes it one.
+            self.jobs.push(Job { phase: Phase::Over, removed: Some(Urgency::Now), ..Job::new(policy) });
         }
         let attempt = self.job(job).attempt;
         *self.job(job) = Job { attempt, ..Job::new(policy) };
@@ -196,12 +220,12 @@ impl Engine {
         if !job.is_alive() {
             return;
         }
-        let age_due = policy.max_age.map_or(Instant::NEVER, |age| job.started.after(age + policy.stagger));
         if before.max_age != policy.max_age {
-            job.timers.set(Timer::Age, age_due.max(now));
+            job.timers.set(Timer::Age, job.age_due().max(now));
         }
-        if let Some(limit) = policy.limit.filter(|_| before.limit != policy.limit) {
-            self.act(Effect::SetLimit(id, limit));
+        if before.limit != policy.limit {
+            self.release_soft(id);
+            self.act(Effect::SetLimit(id, policy.limit.unwrap_or(Bytes::MAX)));
             self.arm_soft(id);
         }
     }
@@ -236,7 +260,7 @@ impl Engine {
     fn level_changed(&mut self, from: Level, available: Bytes) {
         let to = self.levels.level();
         self.say(Event::Level { from, to, available });
-        if to > Level::Normal && from == Level::Normal {
+        if from == Level::Normal {
             for id in self.ids() {
                 self.relieve(id);
             }
@@ -244,7 +268,8 @@ impl Engine {
     }
 
     fn kernel_spoke(&mut self, now: Instant, id: JobId, event: LimitEvent) {
-        if !self.job(id).is_alive() {
+        let job = self.job(id);
+        if !job.is_alive() && job.phase != Phase::Settling {
             return;
         }
         match event {
@@ -258,23 +283,29 @@ impl Engine {
     fn kernel_killed(&mut self, now: Instant, id: JobId, cause: Cause) {
         self.say(Event::KernelKill { job: id, cause });
         let job = self.job(id);
-        if job.policy.on_limit == OnLimit::Process {
-            return;
-        }
-        // A job that was being ended for another reason died of this one.
-        if !job.cause.is_some_and(Cause::is_memory) {
+        job.kernel_kill = Some((now, cause));
+        let whole = job.policy.on_limit == OnLimit::Job;
+        // A job that was being ended for another reason died of this one. Where it may outlive the loss of a
+        // child, only the death of its main process says so.
+        let died = whole || (job.exit == Some(Exit::Signal(9)) && job.cause == Some(Cause::Crash));
+        let settled = job.cause.is_some_and(|cause| cause.is_memory() || cause == Cause::Finished);
+        if died && !settled {
             job.cause = Some(cause);
         }
-        self.kill(now, id, cause);
+        if whole {
+            self.kill(now, id, cause);
+        }
     }
 
     fn heard(&mut self, now: Instant, id: JobId, word: Word) {
         let job = self.job(id);
         match word {
             Word::Ready | Word::Alive | Word::Stopping => {}
+            // Said again and again, it must not prolong a throttle.
             Word::Checks => {
-                job.checks = true;
-                self.arm_soft(id);
+                if !std::mem::replace(&mut job.checks, true) {
+                    self.arm_soft(id);
+                }
             }
             Word::Trial(_) | Word::Checkpoint => job.unsaved_since = now,
         }

@@ -44,8 +44,12 @@ impl Growth {
     }
 }
 
-/// Until `room` is used up at `rate` per second.
+/// Until `room` is used up at `rate` per second. No room is no time, whatever the rate: where nothing is left,
+/// everything stands in the allocator and nothing grows.
 pub fn time_to_use(room: Bytes, rate: Bytes) -> Duration {
+    if room == Bytes::ZERO {
+        return Duration::ZERO;
+    }
     if rate == Bytes::ZERO {
         return Duration::MAX;
     }

@@ -9,7 +9,7 @@ use crate::effect::{Exit, JobId, Urgency};
 use crate::event::Cause;
 use crate::forecast::Growth;
 use crate::leak::LeakWatch;
-use crate::policy::{JobPolicy, Restart};
+use crate::policy::{EARLY_DEATH, JobPolicy, Restart};
 use crate::pool::Failures;
 use crate::timer::Timers;
 use crate::units::Bytes;
@@ -41,6 +41,21 @@ pub enum Phase {
     Over,
 }
 
+/// The moment from which a job's memory is on its way back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ending {
+    pub(crate) since: Instant,
+    /// What it used then.
+    pub(crate) usage: Bytes,
+    /// What was available then.
+    pub(crate) available: Bytes,
+}
+
+/// Less than this is not worth waiting for.
+pub(crate) const WORTH_WAITING: Bytes = Bytes::mib(64);
+/// What is left of an ended job's memory when it counts as back.
+const BACK_PERCENT: u64 = 10;
+
 /// A slot and its job.
 #[derive(Debug)]
 pub struct Job {
@@ -55,17 +70,22 @@ pub struct Job {
     /// Reads its page, so that it can be asked.
     pub(crate) checks: bool,
     pub(crate) usage: Option<Bytes>,
-    pub(crate) usage_at_kill: Bytes,
     pub(crate) peak: Bytes,
+    /// What must be free before a successor starts: its last job had to go for want of it.
+    pub(crate) needs: Bytes,
     pub(crate) growth: Growth,
     pub(crate) leak: LeakWatch,
-    /// Asked to give back caches, and has not fallen since.
+    /// Asked to give back caches for its own limit's sake, and has not fallen since.
     pub(crate) relieved: bool,
     /// Asked to stop its present work, and why.
     pub(crate) asked: Option<Cause>,
     /// Why it is being ended; the first cause stands.
     pub(crate) cause: Option<Cause>,
     pub(crate) exit: Option<Exit>,
+    /// How things stood when its memory began to come back.
+    pub(crate) ending: Option<Ending>,
+    /// When the kernel last killed in it, and why.
+    pub(crate) kernel_kill: Option<(Instant, Cause)>,
     pub(crate) killed_at: Option<Instant>,
     pub(crate) frozen: bool,
     pub(crate) throttled: bool,
@@ -91,14 +111,16 @@ impl Job {
             unsaved_since: Instant(0),
             checks: false,
             usage: None,
-            usage_at_kill: Bytes::ZERO,
             peak: Bytes::ZERO,
+            needs: Bytes::ZERO,
             growth: Growth::default(),
             leak: LeakWatch::default(),
             relieved: false,
             asked: None,
             cause: None,
             exit: None,
+            ending: None,
+            kernel_kill: None,
             killed_at: None,
             frozen: false,
             throttled: false,
@@ -116,6 +138,7 @@ impl Job {
             attempt: self.attempt,
             removed: self.removed,
             failures: self.failures,
+            needs: self.needs,
             ..Job::new(self.policy)
         };
     }
@@ -136,9 +159,33 @@ impl Job {
         matches!(self.phase, Phase::Parked | Phase::Over | Phase::Unkillable)
     }
 
+    /// Its own charge says that its memory is back, or nobody has to wait for it: the next worker in its slot
+    /// needs it, and so does the next decision after a death of memory.
+    pub(crate) fn memory_is_back(&self) -> bool {
+        let awaited = self.is_worker() || self.cause.is_some_and(Cause::is_memory);
+        let held = self.ending.map_or(Bytes::ZERO, |ending| ending.usage);
+        let left = held.percent(BACK_PERCENT);
+        !awaited || held < WORTH_WAITING || self.usage.is_none_or(|usage| usage <= left)
+    }
+
+    /// What it will still take if it becomes like its predecessor.
+    pub(crate) fn will_take(&self, now: Instant) -> Bytes {
+        match self.phase {
+            Phase::Starting => self.needs,
+            Phase::Running if self.age(now) < EARLY_DEATH => self.needs.minus(self.usage.unwrap_or_default()),
+            _ => Bytes::ZERO,
+        }
+    }
+
     /// A worker, which gets another chance, rather than a single run.
     pub(crate) fn is_worker(&self) -> bool {
         self.policy.restart != Restart::Never
+    }
+
+    /// When its planned restart is due. Once apart, equal ages keep the workers of a pool apart.
+    pub(crate) fn age_due(&self) -> Instant {
+        let stagger = if self.attempt <= 1 { self.policy.stagger } else { Duration::ZERO };
+        self.policy.max_age.map_or(Instant::NEVER, |age| self.started.after(age + stagger))
     }
 
     pub(crate) fn age(&self, now: Instant) -> Duration {
@@ -152,7 +199,9 @@ impl Job {
 
     pub(crate) fn candidate(&self, job: JobId, now: Instant) -> Option<Candidate> {
         let alive = matches!(self.phase, Phase::Running | Phase::Terminating);
-        let unsaved = now.since(self.unsaved_since);
+        // The work of a job that is ending anyway is lost already.
+        let at_work = self.phase == Phase::Running;
+        let unsaved = if at_work { now.since(self.unsaved_since) } else { Duration::ZERO };
         self.usage.filter(|_| alive).map(|usage| Candidate {
             job,
             usage,
@@ -190,4 +239,6 @@ pub struct View {
     pub asked: Option<Cause>,
     /// It listens when asked.
     pub checks: bool,
+    /// It was stopped where it is.
+    pub frozen: bool,
 }

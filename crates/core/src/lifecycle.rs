@@ -8,16 +8,17 @@ use crate::clock::{Instant, nanos};
 use crate::effect::{Effect, Exit, JobId, Urgency};
 use crate::engine::Engine;
 use crate::event::{Cause, Event, Level, Pause};
-use crate::job::Phase;
+use crate::job::{Ending, Phase};
 use crate::policy::{HEALTH_EVERY, JobPolicy, KILL_WAIT, LEFTOVER_GRACE, MEMORY_BACK_WAIT, Restart};
 use crate::pool::{Failures, Next};
 use crate::timer::Timer;
 use crate::units::Bytes;
 
-/// What is left of an ended job's memory when it counts as back.
-const BACK_PERCENT: u64 = 10;
-/// Less than this was not worth waiting for.
-const WORTH_WAITING: Bytes = Bytes::mib(64);
+/// An empty tree gets at least this long for its charge to go and its exit code to be read. What stays longer
+/// lies in shared memory, which only cleaning up brings back.
+const EMPTY_WAIT: Duration = Duration::from_millis(500);
+/// A main process that dies of SIGKILL this soon after the kernel killed in its job was the kernel's victim.
+const KERNELS_VICTIM: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// Does what is due. Called after every input.
@@ -40,7 +41,7 @@ impl Engine {
             Timer::Prune => self.patience_is_over(now, id),
             Timer::Grace => self.grace_is_over(now, id),
             Timer::KillWait => self.did_not_die(now, id),
-            Timer::MemoryBack => self.end(now, id, false),
+            Timer::MemoryBack => self.end(now, id),
             Timer::Soft => self.soft_is_over(now, id),
             Timer::Health => self.tell_health(now, id),
         }
@@ -51,16 +52,23 @@ impl Engine {
     pub(crate) fn add(&mut self, now: Instant, id: JobId, policy: JobPolicy) {
         self.make_slot(id, policy);
         self.job(id).timers.set(Timer::Start, now);
+        if let Some(urgency) = self.shutdown {
+            self.remove(now, id, urgency);
+        }
     }
 
     fn try_start(&mut self, now: Instant, id: JobId) {
-        let room = self.has_room();
+        let room = self.has_room(now, id);
+        let known = self.host.is_some();
         let job = self.job(id);
-        if job.phase != Phase::Waiting || !std::mem::take(&mut job.start_due) {
+        if job.phase != Phase::Waiting || !job.start_due {
             return;
         }
         if job.is_worker() && !room {
-            self.wait_for_memory(now, id);
+            // Before the first look there is nothing to wait for but that look.
+            if known {
+                self.wait_for_memory(now, id);
+            }
         } else {
             job.reset();
             job.phase = Phase::Starting;
@@ -68,18 +76,22 @@ impl Engine {
         }
     }
 
-    /// Nothing is started into a shortage, nor while the memory of a dead job is still on its way back.
-    fn has_room(&self) -> bool {
-        self.host.is_some() && self.levels.level() < Level::Critical && !self.brake.is_busy()
+    /// Nothing is started into a shortage, nor while the memory of a dead job is still on its way back. Where a
+    /// shortage ended the last job, its successor waits until there is room for it, and they start one by one.
+    fn has_room(&self, now: Instant, id: JobId) -> bool {
+        let others = self.ids().filter(|other| *other != id);
+        let taken = others.map(|other| self.jobs[other.index()].will_take(now));
+        let needs = taken.fold(self.jobs[id.index()].needs, Bytes::plus);
+        let fits = needs == Bytes::ZERO || self.available() >= self.policy.reserve.plus(needs);
+        self.host.is_some() && fits && self.levels.level() < Level::Critical && !self.brake.is_busy()
     }
 
     fn wait_for_memory(&mut self, now: Instant, id: JobId) {
-        let known = self.host.is_some();
         let job = self.job(id);
-        // Asked again at every sample; the timer is only the latest moment.
         let delay = Duration::from_millis(500);
+        job.start_due = false;
         job.timers.set(Timer::Start, now.after(delay));
-        if known && !std::mem::replace(&mut job.waits_for_memory, true) {
+        if !std::mem::replace(&mut job.waits_for_memory, true) {
             let failures = job.failures.in_row;
             self.say(Event::Waiting { job: id, pause: Pause::Memory, delay, failures });
         }
@@ -115,12 +127,11 @@ impl Engine {
         job.started = born;
         job.unsaved_since = born;
         let policy = job.policy;
-        // Once apart, equal ages keep the workers of a pool apart.
-        let stagger = if job.attempt <= 1 { policy.stagger } else { Duration::ZERO };
+        let age_due = job.age_due();
+        job.timers.set(Timer::Age, age_due);
         let mut set = |timer, after: Option<Duration>| {
             job.timers.set(timer, after.map_or(Instant::NEVER, |d| born.after(d)));
         };
-        set(Timer::Age, policy.max_age.map(|age| age + stagger));
         set(Timer::Timeout, policy.timeout);
         set(Timer::Health, (policy.restart != Restart::Never).then_some(HEALTH_EVERY));
         if self.planned == Some(id) {
@@ -136,7 +147,7 @@ impl Engine {
             job.attempt += 1;
             job.started = now;
             job.cause = Some(Cause::StartFailed);
-            self.end(now, id, true);
+            self.end(now, id);
         }
     }
 
@@ -198,13 +209,13 @@ impl Engine {
         let after_grace = job.phase == Phase::Terminating;
         job.phase = Phase::Killing;
         job.killed_at = Some(now);
-        job.usage_at_kill = job.usage.unwrap_or_default();
         let cause = *job.cause.get_or_insert(cause);
         let usage = job.usage;
         job.timers.clear();
         job.timers.set(Timer::KillWait, now.after(KILL_WAIT));
         // A frozen tree dies of SIGKILL under v2; where it would not, the actuator thaws it.
         job.frozen = false;
+        self.memory_returns(now, id);
         self.act(Effect::Kill(id, cause));
         let available = self.available();
         self.say(Event::Kill { job: id, cause, usage, available, after_grace });
@@ -217,20 +228,26 @@ impl Engine {
 
     pub(crate) fn exited(&mut self, now: Instant, id: JobId, exit: Exit) {
         let job = self.job(id);
-        if !job.is_alive() || job.exit.is_some() {
+        // The tree may have been seen empty before its main process was reaped.
+        if !(job.is_alive() || job.phase == Phase::Settling) || job.exit.is_some() {
             return;
         }
         job.exit = Some(exit);
-        if matches!(job.phase, Phase::Killing | Phase::Unkillable) {
+        let kernel = job.kernel_kill.filter(|(at, _)| now.since(*at) < KERNELS_VICTIM);
+        job.cause.get_or_insert(match (exit, kernel) {
+            (Exit::Code(0), _) => Cause::Finished,
+            (Exit::Signal(9), Some((_, cause))) => cause,
+            _ => Cause::Crash,
+        });
+        if !matches!(job.phase, Phase::Running | Phase::Terminating) {
             return;
         }
-        let by_itself = if exit == Exit::Code(0) { Cause::Finished } else { Cause::Crash };
-        job.cause.get_or_insert(by_itself);
         job.phase = Phase::Draining;
-        job.usage_at_kill = job.usage.unwrap_or_default();
         job.timers.clear();
         job.timers.set(Timer::Grace, now.after(LEFTOVER_GRACE));
+        self.memory_returns(now, id);
         self.thaw(id);
+        self.release_soft(id);
         self.act(Effect::TerminateTree(id));
     }
 
@@ -238,27 +255,30 @@ impl Engine {
         if !self.job(id).is_alive() {
             return;
         }
+        self.memory_returns(now, id);
         let job = self.job(id);
-        job.cause.get_or_insert(Cause::Crash);
-        job.exit.get_or_insert(Exit::Unknown);
         job.phase = Phase::Settling;
         job.frozen = false;
+        let since = job.ending.map_or(now, |ending| ending.since);
         job.timers.clear();
-        if job.is_worker() && job.usage_at_kill >= WORTH_WAITING {
-            job.timers.set(Timer::MemoryBack, now.after(MEMORY_BACK_WAIT));
-        } else {
-            self.end(now, id, true);
-        }
+        job.timers.set(Timer::MemoryBack, since.after(MEMORY_BACK_WAIT).max(now.after(EMPTY_WAIT)));
         self.look_at = now;
     }
 
-    /// The memory of a job whose tree is empty is back when its own charge says so.
+    /// An empty tree has ended when its exit code is known and its memory is back.
     fn try_settle(&mut self, now: Instant, id: JobId) {
         let job = &self.jobs[id.index()];
-        let left = job.usage_at_kill.percent(BACK_PERCENT);
-        if job.phase == Phase::Settling && job.usage.is_none_or(|usage| usage <= left) {
-            self.end(now, id, true);
+        if job.phase == Phase::Settling && job.exit.is_some() && job.memory_is_back() {
+            self.end(now, id);
         }
+    }
+
+    /// Remembers how things stood, so that what comes back can be told from what others give or take.
+    fn memory_returns(&mut self, now: Instant, id: JobId) {
+        let available = self.available();
+        let job = self.job(id);
+        let usage = job.usage.unwrap_or_default();
+        job.ending.get_or_insert(Ending { since: now, usage, available });
     }
 
     fn did_not_die(&mut self, now: Instant, id: JobId) {
@@ -268,12 +288,16 @@ impl Engine {
         self.say(Event::Unkillable { job: id, after });
     }
 
-    fn end(&mut self, now: Instant, id: JobId, complete: bool) {
+    fn end(&mut self, now: Instant, id: JobId) {
         let jitter = self.random.draw();
+        self.victim_is_gone(now, id);
+        let warning = self.policy.warning;
         let job = self.job(id);
+        let complete = job.memory_is_back();
         let cause = job.cause.unwrap_or(Cause::Crash);
         let exit = job.exit.unwrap_or(Exit::Unknown);
         let (age, peak, killed_at) = (job.age(now), job.peak, job.killed_at);
+        job.needs = if cause == Cause::Reserve { peak.min(warning) } else { Bytes::ZERO };
         let next = job.failures.after(&job.policy, cause, age, jitter);
         if let Some(at) = killed_at {
             self.say(Event::MemoryBack { job: id, after: now.since(at), complete });
@@ -308,7 +332,11 @@ impl Engine {
     pub(crate) fn remove(&mut self, now: Instant, id: JobId, urgency: Urgency) {
         self.job(id).removed = Some(urgency);
         match (self.job(id).phase, urgency) {
-            (Phase::Waiting, _) => self.job(id).phase = Phase::Over,
+            (Phase::Waiting | Phase::Parked, _) => {
+                let job = self.job(id);
+                job.phase = Phase::Over;
+                job.timers.clear();
+            }
             (_, Urgency::Graceful) => self.stop(now, id, Cause::Requested),
             (_, Urgency::Now) => self.kill(now, id, Cause::Requested),
         }

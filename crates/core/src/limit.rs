@@ -35,18 +35,20 @@ impl Engine {
             return;
         }
         self.watch_for_leak(now, id, limit, usage);
-        if usage < limit.percent(RELIEVED) {
-            self.job(id).relieved = false;
-        }
-        if usage >= limit.percent(RELIEVE) {
+        let job = self.job(id);
+        job.relieved &= usage >= limit.percent(RELIEVED);
+        if usage >= limit.percent(RELIEVE) && !std::mem::replace(&mut job.relieved, true) {
             self.relieve(id);
-        } else if self.jobs[id.index()].asked == Some(Cause::Limit) {
+        }
+        let job = &self.jobs[id.index()];
+        let near = usage >= mark || will_reach(job, limit.minus(usage));
+        if job.asked == Some(Cause::Limit) && usage < limit.percent(RELIEVE) && !near {
             self.resume(id);
         }
         let job = &self.jobs[id.index()];
         if usage > limit && !job.policy.enforcement.holds_the_tree() {
             self.is_over_limit(now, id);
-        } else if usage >= mark || will_reach(job, limit.minus(usage)) {
+        } else if near {
             self.is_near_limit(now, id);
         } else if job.throttled && job.timers.get(Timer::Soft) != Instant::NEVER {
             // The mark was touched by file cache alone: give it room, throttle later.
@@ -95,11 +97,11 @@ impl Engine {
 
     // --- the gentle stages ---------------------------------------------------------------------------------
 
-    /// Asks for caches back, once until it helped.
+    /// Asks for caches back.
     pub(crate) fn relieve(&mut self, id: JobId) {
         let job = self.job(id);
         let usage = job.usage.unwrap_or_default();
-        if job.phase == Phase::Running && job.checks && !std::mem::replace(&mut job.relieved, true) {
+        if job.phase == Phase::Running && job.checks {
             self.act(Effect::Relieve(id));
             self.say(Event::Relieve { job: id, usage });
         }
@@ -123,7 +125,9 @@ impl Engine {
             job.timers.stop(Timer::Prune);
             self.act(Effect::Resume(id));
             self.say(Event::Resume { job: id, usage });
-            self.arm_soft(id);
+            if !self.job(id).throttled {
+                self.arm_soft(id);
+            }
         }
     }
 

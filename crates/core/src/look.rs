@@ -22,7 +22,7 @@ const SOONEST: Duration = Duration::from_millis(1);
 const LATEST: Duration = Duration::from_secs(2);
 /// While a victim is on its way out.
 const WHILE_BRAKING: Duration = Duration::from_millis(5);
-/// While short with nothing to be done about it.
+/// While short with nothing to be done about it, as long as what is left allows.
 const WHILE_HELPLESS: Duration = Duration::from_millis(100);
 /// A tree without a cgroup costs a look into every process: not more often than this.
 const SOONEST_TREE: Duration = Duration::from_millis(10);
@@ -36,25 +36,24 @@ impl Engine {
     }
 
     fn look_at_host(&self) -> Duration {
+        let (room, worst) = (self.available(), self.policy.worst_rate);
         match self.brake {
-            Brake::Confirm => return Duration::ZERO,
-            Brake::Acting(_) | Brake::Settle(..) => return WHILE_BRAKING,
-            Brake::Helpless => return WHILE_HELPLESS,
-            Brake::Idle => {}
+            Brake::Confirm => Duration::ZERO,
+            Brake::Acting(_) | Brake::Settle(_) => WHILE_BRAKING,
+            Brake::Helpless => (time_to_use(room, worst) / 2).clamp(WHILE_BRAKING, WHILE_HELPLESS),
+            Brake::Idle => time_to_use(room.minus(self.policy.reserve), worst).clamp(SOONEST, LATEST),
         }
-        let room = self.available().minus(self.policy.reserve);
-        time_to_use(room, self.policy.worst_rate).clamp(SOONEST, LATEST)
     }
 
-    /// Lets the jobs have together what the rest of the machine does not use, less the reserve. File cache in
-    /// their cgroups is reclaimed before this ceiling kills.
+    /// Lets the jobs have together what the rest of the machine does not use, less half the reserve. The upper
+    /// half is the brake's: with the wall at the reserve itself the kernel would kill, the largest and without
+    /// its grace, before the brake could ever choose. File cache in the cgroups is reclaimed before this kills.
     pub(crate) fn move_ceiling(&mut self, host: &HostSample) {
         let Some(charged) = host.charged.known() else { return };
         let shortage = self.levels.level() == Level::Critical;
-        let ceiling = charged
-            .plus(host.available.minus(self.policy.reserve))
-            .min(host.total.minus(self.policy.reserve));
-        let step = Bytes::mib(32).max(Bytes(host.total.0 / 100));
+        let kept = Bytes(self.policy.reserve.0 / 2);
+        let ceiling = charged.plus(host.available.minus(kept)).min(host.total.minus(kept));
+        let step = Bytes::mib(32).max(Bytes(self.policy.reserve.0 / 8));
         let before = self.ceiling.unwrap_or(Bytes::ZERO);
         let moved = before.minus(ceiling).max(ceiling.minus(before));
         // In a shortage the brake chooses; a ceiling lowered onto living jobs would let the kernel choose.
@@ -80,5 +79,5 @@ fn look_at_job(job: &Job) -> Duration {
         return LATEST;
     }
     // Half the time to the mark at the rate seen: the tripwire and the wall stand behind it.
-    (time_to_use(mark.minus(usage), job.growth.rate()) / 2).clamp(SOONEST_HELD, LATEST / 2)
+    (time_to_use(mark.minus(usage), job.growth.rate()) / 2).clamp(SOONEST_HELD, LATEST)
 }

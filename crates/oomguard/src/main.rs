@@ -16,16 +16,14 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.verb {
-        _ if false => Ok(0),
         Verb::Run(cli) => drive::run::run(cli),
-        // Verb::Up(cli) => drive::up::up(cli),
+        Verb::Up(cli) => drive::up::up(cli),
         Verb::Check(cli) => drive::check::check(&cli),
         Verb::Doctor(cli) => drive::doctor::doctor(&cli),
-        // Verb::Status(cli) => drive::talk::status(&cli),
-        // Verb::Reload(cli) => drive::talk::reload(&cli),
-        // Verb::Restart(cli) => drive::talk::restart(&cli),
-        // Verb::Stop(cli) => drive::talk::stop(&cli),
-        _ => Ok(0),
+        Verb::Status(cli) => drive::talk::status(&cli),
+        Verb::Reload(cli) => drive::talk::reload(&cli),
+        Verb::Restart(cli) => drive::talk::restart(&cli),
+        Verb::Stop(cli) => drive::talk::stop(&cli),
     };
     match done {
         Ok(code) => ExitCode::from(code),

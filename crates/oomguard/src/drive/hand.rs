@@ -156,19 +156,22 @@ impl Hand {
         event
     }
 
-    /// True once: when the main process has ended and no other is left.
+    /// True once: when the main process has ended and no other is left. Reading it makes its descriptor quiet.
     pub fn has_become_empty(&mut self) -> bool {
-        if !self.populated || !self.main_ended {
+        if !self.populated {
             return false;
         }
         let empty = match (&mut self.leaf, &mut self.tree) {
             (Some(leaf), _) => leaf.is_populated().is_ok_and(|populated| !populated),
-            (None, Some(tree)) => {
+            (None, Some(tree)) if self.main_ended => {
                 let _ = tree.rescan();
                 tree.is_empty()
             }
+            (None, Some(_)) => false,
             (None, None) => true,
         };
+        // The last process of a leaf has left it before its end is told to us.
+        let empty = empty && self.main_ended;
         self.populated = !empty;
         if let Some(peak) = self.leaf.as_ref().filter(|_| empty).and_then(|leaf| leaf.peak().known()) {
             self.charged_peak = peak;
@@ -218,6 +221,13 @@ impl Hand {
         }
     }
 
+    /// A second grip, for a helper thread.
+    pub fn still(&self, parent: Option<&Parent>) -> Still {
+        let leaf = self.leaf.as_ref().and(parent).and_then(|parent| parent.leaf(&self.name).ok());
+        let main = self.main.as_ref().and_then(|main| Process::adopt(main.pid(), main.start_time()).ok());
+        Still { main: main.filter(|_| leaf.is_none()), leaf }
+    }
+
     /// Whether a process belongs to it.
     pub fn has(&mut self, pid: u32) -> bool {
         if self.main.as_ref().is_some_and(|main| main.pid() == pid) {
@@ -240,5 +250,28 @@ impl Hand {
             _ => None,
         };
         self.largest = found.or_else(|| self.largest.take());
+    }
+}
+
+/// Holds a job still for a moment, from another thread: while its log is moved aside.
+pub struct Still {
+    leaf: Option<Leaf>,
+    main: Option<Process>,
+}
+
+impl Still {
+    /// Stops it; whether it stands still. Without any process it does.
+    pub fn hold(&self) -> bool {
+        match (&self.leaf, &self.main) {
+            (Some(leaf), _) => leaf.freeze().is_ok() && leaf.wait_frozen(Duration::from_secs(1)).unwrap_or(false),
+            (None, Some(main)) => main.signal(Signal::STOP).is_ok() || !main.is_alive(),
+            (None, None) => true,
+        }
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        let _ = self.leaf.as_ref().map(Leaf::thaw);
+        let _ = self.main.as_ref().map(|main| main.signal(Signal::CONT));
     }
 }

@@ -11,8 +11,10 @@ mod place;
 mod prepare;
 pub mod run;
 mod sensors;
-// pub mod talk;
-// pub mod up;
+pub mod talk;
+pub mod up;
+
+use std::collections::VecDeque;
 
 use oomguard_core::{Enforcement, Engine, Exit, HostSample, Input, Instant, JobId, JobSample, Urgency};
 use oomguard_sys::cgroup::Parent;
@@ -82,6 +84,7 @@ pub struct Guard {
     pub poller: Poller,
     signals: Signals,
     reaper: Reaper,
+    starts: VecDeque<JobId>,
     samples: Vec<JobSample>,
     host: HostSample,
     /// What holds a job here.
@@ -109,6 +112,7 @@ impl Guard {
             poller,
             signals,
             reaper,
+            starts: VecDeque::new(),
             samples: Vec::new(),
         })
     }
@@ -123,9 +127,14 @@ impl Guard {
             } else {
                 self.engine.handle(now, Input::Tick);
             }
-            // First act, then talk: a kill never waits for a line of text.
-            self.perform_all(verb);
+            // First act, then talk: a kill never waits for a line of text. A start does: what ended before it is
+            // told while its slot still has its name and number.
+            self.perform_all();
             self.tell_all(verb);
+            while self.start_next(verb) {
+                self.perform_all();
+                self.tell_all(verb);
+            }
             if self.engine.is_done() {
                 return Ok(());
             }

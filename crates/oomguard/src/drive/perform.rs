@@ -13,16 +13,25 @@ use super::{Guard, Verb};
 use crate::record::Notice;
 
 impl Guard {
-    /// Performs until the engine has nothing more to say.
-    pub(super) fn perform_all(&mut self, verb: &mut impl Verb) {
+    /// Performs until the engine has nothing more to say. Starts are only noted.
+    pub(super) fn perform_all(&mut self) {
         while let Some(effect) = self.engine.effect() {
-            self.perform(effect, verb);
+            self.perform(effect);
         }
     }
 
-    fn perform(&mut self, effect: Effect, verb: &mut impl Verb) {
+    /// Starts the next job that is due; whether there was one.
+    pub(super) fn start_next(&mut self, verb: &mut impl Verb) -> bool {
+        let next = self.starts.pop_front();
+        if let Some(job) = next {
+            self.start(job, verb);
+        }
+        next.is_some()
+    }
+
+    fn perform(&mut self, effect: Effect) {
         match effect {
-            Effect::Start(job) => self.start(job, verb),
+            Effect::Start(job) => self.starts.push_back(job),
             Effect::Relieve(job) => self.with_page(job, |page| page.relieve()),
             Effect::Prune(job, cause) => self.with_page(job, |page| page.stop(Stop::Prune, Some(cause))),
             Effect::Resume(job) => self.with_page(job, |page| page.stop(Stop::GoOn, None)),

@@ -195,7 +195,11 @@ pub fn orphans_in(
     let proc = Procfs::open(proc_root)?;
     let mut pids = Vec::new();
     // The machine's init holds no shared memory of others, and may not be asked even by root.
-    proc.each_pid(|pid| if pid != 1 { pids.push(pid) })?;
+    proc.each_pid(|pid| {
+        if pid != 1 {
+            pids.push(pid)
+        }
+    })?;
     for pid in pids {
         if !scan.add_used(proc_root, pid, &mut used)
             && proc.stat(pid).is_some_and(|stat| !stat.is_dead())

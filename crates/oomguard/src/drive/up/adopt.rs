@@ -1,10 +1,11 @@
 //! After a guard has died: its living workers are taken over, by (pid, start time, boot), and go on as if nothing
 //! had been. What cannot be taken over is ended, and said.
 
+use std::path::Path;
 use std::time::Duration;
 
 use oomguard_core::{Enforcement, Input, JobId};
-use oomguard_sys::process::Process;
+use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::{clock, page, tree};
 
 use super::super::Guard;
@@ -57,7 +58,7 @@ impl Up {
         worker.started_ts = old.started_ts;
         let pid = main.pid();
         let hand = &mut guard.hands[job.index()];
-        hand.page = page::Writer::open(&self.runtime.page(&name)).ok();
+        hand.page = page::Writer::reopen(&self.runtime.page(&name)).ok();
         hand.born = std::time::SystemTime::now() - age;
         if let Err(error) = hand.make_leaf(guard.parent.as_ref()) {
             guard.note(Notice::EffectFailed {
@@ -108,11 +109,12 @@ impl Up {
             self.end_leaf(guard, &name, "the configuration has no such worker any more");
         }
         let state = self.state.path().as_os_str().to_owned();
-        for orphan in tree::find_marked(std::path::Path::new("/proc"), "OOMGUARD_STATE", &state.to_string_lossy()) {
+        let marked = tree::find_marked(Path::new("/proc"), "OOMGUARD_STATE", &state.to_string_lossy());
+        for orphan in marked.unwrap_or_default() {
             if guard.job_of(orphan.pid()).is_some() || orphan.pid() == std::process::id() {
                 continue;
             }
-            let _ = orphan.signal(rustix::process::Signal::KILL);
+            let _ = orphan.signal(Signal::KILL);
             let (name, why) = ("?".to_owned(), "it belongs to no worker that lives".to_owned());
             guard.note(Notice::OrphanEnded { name, pid: orphan.pid(), why });
         }

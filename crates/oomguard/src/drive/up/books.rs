@@ -2,7 +2,7 @@
 //! pids for people.
 
 use jiff::Timestamp;
-use oomguard_core::{Cause, Event, JobId};
+use oomguard_core::{Bytes, Cause, Event, JobId};
 
 use super::super::Guard;
 use super::Up;
@@ -15,8 +15,8 @@ impl Up {
     pub(super) fn book(&mut self, guard: &mut Guard, event: &Event, record: &Record) {
         match *event {
             Event::Started { .. } | Event::Parked { .. } | Event::Waiting { .. } => self.save(guard),
-            Event::Ended { job, cause, .. } => {
-                self.book_death(guard, job, cause, record.ts);
+            Event::Ended { job, cause, peak, .. } => {
+                self.book_death(guard, job, cause, peak, record.ts);
                 self.save(guard);
             }
             Event::Leak { job, reaches_limit_in, .. } => {
@@ -28,8 +28,8 @@ impl Up {
         }
     }
 
-    fn book_death(&mut self, guard: &mut Guard, job: JobId, cause: Cause, ts: Timestamp) {
-        let gib = |bytes: oomguard_core::Bytes| bytes.as_gib();
+    fn book_death(&mut self, guard: &mut Guard, job: JobId, cause: Cause, peak: Bytes, ts: Timestamp) {
+        let gib = |bytes: Bytes| bytes.as_gib();
         let available = gib(guard.host().available);
         let boot_id = self.boot_id.clone();
         let Some(index) = self.workers.iter().position(|worker| worker.job == job) else { return };
@@ -45,7 +45,7 @@ impl Up {
             cause: cause.name().to_owned(),
             own: cause.is_own_footprint(),
             available_gb: Some(available),
-            usage_gb: guard.hands[job.index()].last_usage.map(gib),
+            usage_gb: Some(gib(peak)),
             limit_gb: worker.pool.memory_limit.map(gib),
             ts,
         };

@@ -10,14 +10,14 @@ mod reload;
 mod trials;
 mod worker;
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use oomguard_core::{Engine, Event, Input, JobId, Phase, Urgency};
-use oomguard_sys::process::Process;
+use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
+use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Received};
 use oomguard_sys::clock;
-use rustix::process::Signal;
 
 use super::{Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
 use crate::cli;
@@ -35,7 +35,7 @@ const NOTIFY: u64 = VERB_TOKENS;
 const CONTROL: u64 = VERB_TOKENS + 1;
 
 /// What `up` holds beside the guard.
-pub(super) struct Up {
+pub(crate) struct Up {
     config: Config,
     /// How the configuration was asked for, to read it again.
     source: Source,
@@ -50,6 +50,8 @@ pub(super) struct Up {
     started: oomguard_core::Instant,
     asked: bool,
     troubled: bool,
+    /// What is missing on this machine, for `status`.
+    notes: Vec<String>,
     _lock: Lock,
 }
 
@@ -112,7 +114,7 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         guard_pid: std::process::id(),
         enforcement: place.enforcement,
-        notes,
+        notes: notes.clone(),
         parent: place.path(),
         total: host.total,
         available: host.available,
@@ -136,12 +138,13 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         source,
         state,
         runtime,
+        notes,
         _lock: lock,
     };
     let roster = Roster::new(policy.reserve, policy.warning);
     let mut guard = Guard::new(Engine::new(policy, clock::now().0), sensors, place, sinks, roster)?;
     guard.note(armed);
-    guard.poller.add(up.notify.fd(), Interest::Read, NOTIFY);
+    guard.poller.add(up.notify.as_fd(), Interest::Read, NOTIFY);
     up.watch_control(&mut guard);
     up.engage(&mut guard, enforcement);
     guard.guard(&mut up)?;
@@ -185,7 +188,7 @@ fn sinks(cli: &cli::Up, config: &Config) -> Result<Sinks, Error> {
 }
 
 impl Up {
-    pub(super) fn worker(&mut self, job: JobId) -> Option<&mut Worker> {
+    fn worker(&mut self, job: JobId) -> Option<&mut Worker> {
         self.workers.iter_mut().find(|worker| worker.job == job)
     }
 
@@ -197,31 +200,26 @@ impl Up {
         for (index, hand) in guard.hands.iter_mut().enumerate() {
             let Some(page) = &mut hand.page else { continue };
             let view = guard.engine.view(JobId(index as u16), now);
-            page.publish(&oomguard_sys::page::Published {
-                level,
-                available: host.available,
-                total: host.total,
-                reserve: policy.reserve,
-                warning: policy.warning,
-                limit: view.and_then(|view| view.limit),
-                usage: view.and_then(|view| view.usage).unwrap_or_default(),
-                beat: now,
-            });
+            page.host(level, host.available, host.total);
+            page.thresholds(policy.reserve, policy.warning);
+            if let Some(view) = view {
+                page.job(view.limit, view.usage.unwrap_or_default());
+            }
+            page.beat(now);
         }
     }
 
     /// Last words: the trials of the dead are told, the books closed, what was made is removed.
     fn leave(&mut self, mut guard: Guard) {
         self.reap_trials(&mut guard);
-        let held = guard.engine.ids_in(Phase::Unkillable).next().is_some();
-        if !held {
+        let unkillable = |job| guard.engine.view(job, clock::now()).is_some_and(|v| v.phase == Phase::Unkillable);
+        if !self.workers.iter().any(|worker| unkillable(worker.job)) {
             self.state.clear();
         }
         for worker in &self.workers {
             let _ = std::fs::remove_file(self.runtime.page(&worker.names.name));
         }
-        let _ = std::fs::remove_file(self.runtime.notify());
-        let _ = std::fs::remove_file(self.runtime.socket());
+        self.control.finish(std::time::Duration::from_secs(1));
         guard.sinks.finish();
         if let Some(parent) = guard.parent.take() {
             let _ = parent.remove();
@@ -235,9 +233,13 @@ impl Verb for Up {
     }
 
     fn signal(&mut self, guard: &mut Guard, signal: Received) {
-        let name = Signal::from_named_raw(signal.signal).map_or_else(|| signal.signal.to_string(), |s| format!("{s:?}"));
+        let name = match Signal::from_named_raw(signal.signal) {
+            Some(Signal::INT) => "Ctrl-C".to_owned(),
+            Some(Signal::TERM) => "SIGTERM".to_owned(),
+            _ => format!("signal {}", signal.signal),
+        };
         match Signal::from_named_raw(signal.signal) {
-            Some(Signal::HUP) => self.reload(guard),
+            Some(Signal::HUP) => drop(self.reload(guard)),
             Some(Signal::USR1) => guard.sinks.reopen(),
             _ if std::mem::replace(&mut self.asked, true) => guard.shut_down(Urgency::Now, name),
             _ => guard.shut_down(Urgency::Graceful, name),
@@ -247,7 +249,7 @@ impl Verb for Up {
     fn ready(&mut self, guard: &mut Guard, token: u64) {
         match token {
             NOTIFY => self.listen(guard),
-            _ => self.answer(guard, token),
+            _ => self.answer(guard),
         }
     }
 
@@ -257,6 +259,7 @@ impl Verb for Up {
     }
 
     fn told(&mut self, guard: &mut Guard, record: &Record) {
+        self.pass_on(guard, record);
         if let Told::Engine(event) = &record.told {
             self.book(guard, event, record);
             self.troubled |= matches!(event, Event::Parked { .. } | Event::Unkillable { .. });

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
+use std::thread::JoinHandle;
 
 use jiff::Timestamp;
 use oomguard_core::{Enforcement, Input, Instant, JobId, Word};
@@ -10,10 +11,10 @@ use oomguard_sys::process::Process;
 use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
 use oomguard_sys::{clock, page};
 
-use super::super::{Guard, Hand, place};
+use super::super::{Guard, Hand, JOB_OOM_SCORE, place};
 use super::Up;
 use crate::config::{OnLimit, Pool, WorkerName};
-use crate::notify::Said;
+use crate::notify::{Heard, Said};
 use crate::record::{Entry, Notice};
 use crate::worker_log::WorkerLog;
 
@@ -24,6 +25,8 @@ pub(super) struct Worker {
     pub(super) number: u16,
     pub(super) names: WorkerName,
     pub(super) log: WorkerLog,
+    /// The helper that moves a full log aside.
+    pub(super) turning: Option<JoinHandle<std::io::Result<()>>>,
     pub(super) pid: Option<u32>,
     pub(super) start_time: u64,
     pub(super) attempt: u32,
@@ -81,6 +84,7 @@ impl Up {
             number,
             names,
             log,
+            turning: None,
             pid: None,
             start_time: 0,
             attempt: 0,
@@ -119,7 +123,7 @@ impl Up {
         let page = self.runtime.page(&worker.names.name);
         let _ = std::fs::remove_file(&page);
         hand.page = page::Writer::create(&page).ok();
-        worker.log.banner(&format!("--- {} attempt {attempt} started {}", worker.names.name, Timestamp::now()));
+        let _ = worker.log.banner(&format!("{} attempt {attempt} started {}", worker.names.name, Timestamp::now()));
         let output = worker.log.open().map_err(failed("open the worker's log"))?;
         let again: OwnedFd = output.try_clone().map_err(failed("open the worker's log"))?.into();
         let argv: Vec<OsString> = worker.pool.command.iter().map(OsString::from).collect();
@@ -143,7 +147,7 @@ impl Up {
             cwd: Some(worker.pool.cwd.clone()),
             leaf: hand.leaf.as_ref(),
             rlimit_data: place::rlimit_data(hand.enforcement, worker.pool.memory_limit),
-            oom_score_adj: Some(oomguard_sys::oneself::JOB_OOM_SCORE),
+            oom_score_adj: Some(JOB_OOM_SCORE),
             stdio: [Stream::Null, Stream::File(output.into()), Stream::File(again)],
             session: Session::NewSession,
         };
@@ -158,7 +162,7 @@ impl Up {
 
     /// Takes in what workers say about themselves.
     pub(super) fn listen(&mut self, guard: &mut Guard) {
-        while let Some((pid, said)) = self.notify.receive() {
+        for Heard { pid, said } in self.notify.receive() {
             let Some(job) = guard.job_of(pid) else { continue };
             let Some(worker) = self.worker(job) else { continue };
             match said {
@@ -176,16 +180,24 @@ impl Up {
         }
     }
 
-    /// Full logs are moved aside, with the worker held for the moment that the last lines take.
+    /// Full logs are moved aside by a helper, which holds the worker for the moment that the last lines take.
     pub(super) fn rotate_logs(&mut self, guard: &mut Guard) {
         for worker in &mut self.workers {
-            if !worker.log.due() {
+            if worker.turning.as_ref().is_some_and(|thread| !thread.is_finished()) {
                 continue;
             }
-            let hand = &mut guard.hands[worker.job.index()];
-            let path = worker.log.path().to_owned();
-            if worker.log.rotate(|hold| hand.hold_still(hold)).is_ok() {
-                guard.note(Notice::LogRotated { path });
+            if let Some(thread) = worker.turning.take() {
+                let path = worker.log.path().to_owned();
+                match thread.join() {
+                    Ok(Ok(())) => guard.note(Notice::LogRotated { path }),
+                    // The log stays whole; the next look tries again.
+                    Ok(Err(_)) | Err(_) => {}
+                }
+            }
+            if worker.log.due() {
+                let log = worker.log.clone();
+                let still = guard.hands[worker.job.index()].still(guard.parent.as_ref());
+                worker.turning = Some(std::thread::spawn(move || log.rotate(|| still.hold(), || still.release())));
             }
         }
     }

@@ -145,6 +145,10 @@ impl Leaf {
     pub fn thaw(&self) -> Result<()> {
         self.stop.freeze(&self.members, false)
     }
+    /// Waits after [`Leaf::freeze`] until all have stopped; whether they have.
+    pub fn wait_frozen(&self, limit: std::time::Duration) -> Result<bool> {
+        self.stop.wait_frozen(crate::os::clock::now().after(limit))
+    }
     /// SIGKILL to every process in it, frozen or not. Returns before they are gone.
     pub fn kill(&self) -> Result<Killed> {
         self.stop.kill(&self.members, !self.dirs.v2)

@@ -6,13 +6,15 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 
+use oomguard_core::Instant;
 use rustix::process::Signal;
 
 use super::members::Members;
 use super::memory::optional;
 use crate::os::error::Result;
 use crate::os::kept::{Kept, buffer};
-use crate::os::text;
+use crate::os::wait::{Interest, until_ready};
+use crate::os::{clock, text};
 
 /// How a leaf was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,26 @@ impl Stop {
             Stop::V2 { freeze, .. } => freeze.write(if frozen { b"1" } else { b"0" }),
             Stop::Freezer { state, .. } => state.write(if frozen { b"FROZEN" } else { b"THAWED" }),
             Stop::Signals => members.signal(if frozen { Signal::STOP } else { Signal::CONT }).map(|_| ()),
+        }
+    }
+    /// Waits until everything in the leaf stands still; whether it does. At most until `until`.
+    pub(crate) fn wait_frozen(&self, until: Instant) -> Result<bool> {
+        loop {
+            let frozen = match self {
+                Stop::V2 { events, .. } => {
+                    text::fields(events.read(&mut buffer::<256>())?, ["frozen"]) == [Some(1)]
+                }
+                Stop::Freezer { state } => state.read(&mut buffer::<32>())?.starts_with(b"FROZEN"),
+                // SIGSTOP stops within microseconds, and nothing tells when.
+                Stop::Signals => true,
+            };
+            if frozen || clock::now() >= until {
+                return Ok(frozen);
+            }
+            match self.populated_fd() {
+                Some(fd) => drop(until_ready(fd, Interest::Priority, until)?),
+                None => std::thread::yield_now(),
+            }
         }
     }
     /// Kills everything in the leaf. `apart`: the leaf's members are listed by another hierarchy than ours, so

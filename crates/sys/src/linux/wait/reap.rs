@@ -4,7 +4,7 @@
 
 use oomguard_core::Exit;
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus, waitpid};
+use rustix::process::{Pid, WaitOptions, WaitStatus, wait, waitpid};
 
 use crate::os::error::{Error, Result};
 
@@ -29,7 +29,12 @@ pub fn reap_one(pid: u32) -> Result<Option<Exit>> {
 /// `None`: nobody has ended, or there is nobody.
 fn wait_for(pid: Option<Pid>) -> Result<Option<(u32, Exit)>> {
     loop {
-        match waitpid(pid, WaitOptions::NOHANG) {
+        // `waitpid(None)` would mean our process group only, and workers have sessions of their own.
+        let ended = match pid {
+            Some(_) => waitpid(pid, WaitOptions::NOHANG),
+            None => wait(WaitOptions::NOHANG),
+        };
+        match ended {
             Ok(None) | Err(Errno::CHILD) => return Ok(None),
             Ok(Some((pid, status))) => {
                 if let Some(exit) = exit(status) {
