@@ -5,9 +5,13 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::StateDir;
 use crate::error::Error;
+
+/// Who only looks whether there is a guard holds the lock for a moment; a guard holds it for longer than this.
+const TRIES: u32 = 5;
 
 /// The guard that holds a state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +35,13 @@ impl Lock {
         let path = dir.file("lock");
         let failed = |error: &io::Error| Error::io("lock", &path, error);
         let mut file = open(&path).map_err(|error| failed(&error))?;
-        if !try_lock(&file).map_err(|error| failed(&error))? {
-            return Err(taken(&mut file, dir));
+        let mut tries = TRIES;
+        while !try_lock(&file).map_err(|error| failed(&error))? {
+            tries -= 1;
+            if tries == 0 {
+                return Err(taken(&mut file, dir));
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
         let text = format!("{}\n{}\n", std::process::id(), socket.display());
         let written =
