@@ -1,0 +1,387 @@
+//! What must hold in every world, checked at every step against what is really so.
+
+use std::time::Duration;
+
+use oomguard_core::policy::{
+    BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, LEFTOVER_GRACE, MEMORY_BACK_WAIT,
+};
+use oomguard_core::{
+    Bytes, Cause, Effect, Event, Input, Instant, JobId, JobPolicy, LimitEvent, Restart, Urgency, Word,
+};
+
+/// How the world stands when the engine has decided.
+pub struct Truth {
+    pub now: Instant,
+    pub available: Bytes,
+    pub reserve: Bytes,
+    pub populated: Vec<bool>,
+    pub used: Vec<Bytes>,
+    pub policies: Vec<JobPolicy>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    alive: bool,
+    starting: bool,
+    start_at: Option<Instant>,
+    started_at: Option<Instant>,
+    starts: u32,
+    start_failures: u32,
+    ends: u32,
+    ended_at: Option<Instant>,
+    pause: Duration,
+    failures: u32,
+    terminated: Option<(Instant, Cause)>,
+    killed: Option<Instant>,
+    exited: Option<Instant>,
+    kernel_kill: bool,
+    frozen: Option<Instant>,
+    throttled: bool,
+    /// The soft mark has been touched while a throttle was in force, since then.
+    touched: Option<Instant>,
+    asked: Option<Cause>,
+    asks: Vec<Instant>,
+    removed: Option<Urgency>,
+    planned: bool,
+    checks: bool,
+    over: bool,
+}
+
+/// The rule book and what it has seen.
+#[derive(Default)]
+pub struct Rules {
+    seen: Vec<Seen>,
+    /// Growth of the last seconds: the highest of each.
+    growth: Vec<(Instant, f64)>,
+    woken: Vec<Instant>,
+}
+
+type Broken = Result<(), String>;
+
+macro_rules! hold {
+    ($what:expr, $($why:tt)*) => {
+        if !$what {
+            return Err(format!($($why)*));
+        }
+    };
+}
+
+impl Rules {
+    /// Growth counts for a while, since a forecast remembers.
+    pub fn flowed(&mut self, now: Instant, growth: f64) {
+        match self.growth.last_mut() {
+            Some((at, most)) if now.since(*at) < Duration::from_millis(100) => *most = most.max(growth),
+            _ => self.growth.push((now, growth)),
+        }
+        self.growth.retain(|(at, _)| now.since(*at) < Duration::from_secs(20));
+    }
+
+    pub fn input(&mut self, now: Instant, input: &Input<'_>) {
+        self.woken.push(now);
+        match *input {
+            Input::Add(job, _) | Input::Adopt(job, ..) => {
+                while self.seen.len() <= job.index() {
+                    self.seen.push(Seen::default());
+                }
+            }
+            Input::Exited(job, _) => {
+                if let Some(seen) = self.alive(job) {
+                    seen.exited.get_or_insert(now);
+                }
+            }
+            Input::Emptied(job) => {
+                if let Some(seen) = self.alive(job) {
+                    seen.exited.get_or_insert(now);
+                }
+            }
+            Input::Limit(job, LimitEvent::KilledAtLimit | LimitEvent::KilledAbove) => {
+                if let Some(seen) = self.alive(job) {
+                    seen.kernel_kill = true;
+                }
+            }
+            Input::Limit(job, LimitEvent::Soft) => {
+                if let Some(seen) = self.alive(job).filter(|seen| seen.throttled) {
+                    seen.touched.get_or_insert(now);
+                }
+            }
+            Input::Heard(job, Word::Checks) => {
+                if let Some(seen) = self.alive(job) {
+                    seen.checks = true;
+                }
+            }
+            Input::Restart(job) => {
+                if let Some(seen) = self.seen.get_mut(job.index()) {
+                    (seen.pause, seen.failures, seen.over) = (Duration::ZERO, 0, seen.removed.is_some());
+                }
+            }
+            Input::Remove(job, urgency) => self.remove(job, urgency),
+            Input::Shutdown(urgency) => {
+                for index in 0..self.seen.len() {
+                    self.remove(JobId(index as u16), urgency);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn remove(&mut self, job: JobId, urgency: Urgency) {
+        if let Some(seen) = self.seen.get_mut(job.index()) {
+            seen.removed = Some(if seen.removed == Some(Urgency::Now) { Urgency::Now } else { urgency });
+        }
+    }
+
+    fn alive(&mut self, job: JobId) -> Option<&mut Seen> {
+        self.seen.get_mut(job.index()).filter(|seen| seen.alive)
+    }
+
+    /// Holds one answer of the engine against the rules.
+    pub fn check(&mut self, truth: &Truth, effects: &[Effect], events: &[Event]) -> Broken {
+        self.not_too_often(truth.now)?;
+        for event in events {
+            if let Event::Started { job, .. } = event {
+                self.began(truth, *job)?;
+            }
+        }
+        for effect in effects {
+            self.effect(truth, *effect)?;
+        }
+        for event in events {
+            if let Event::Ended { job, cause, .. } = *event {
+                self.ended(truth, job, cause)?;
+            }
+            if let Event::Parked { job, .. } = *event {
+                self.seen[job.index()].over = true;
+                self.seen[job.index()].planned = false;
+            }
+            if let Event::Unkillable { job, .. } = *event {
+                self.seen[job.index()].planned = false;
+            }
+        }
+        self.in_force(truth)
+    }
+
+    /// A thousand looks a second at the edge, and room for what the world itself says.
+    fn not_too_often(&mut self, now: Instant) -> Broken {
+        self.woken.retain(|at| now.since(*at) < Duration::from_secs(1));
+        hold!(self.woken.len() < 2500, "called {} times within a second", self.woken.len());
+        Ok(())
+    }
+
+    fn began(&mut self, truth: &Truth, job: JobId) -> Broken {
+        let seen = &mut self.seen[job.index()];
+        hold!(!seen.alive, "{job:?} was said to have started twice");
+        *seen = Seen {
+            alive: true,
+            started_at: Some(truth.now),
+            starts: seen.starts + 1,
+            ends: seen.ends,
+            start_failures: seen.start_failures,
+            failures: seen.failures,
+            removed: seen.removed,
+            ..Seen::default()
+        };
+        Ok(())
+    }
+
+    fn ended(&mut self, truth: &Truth, job: JobId, cause: Cause) -> Broken {
+        let policy = truth.policies[job.index()];
+        let seen = &mut self.seen[job.index()];
+        if cause == Cause::StartFailed {
+            seen.start_failures += 1;
+        } else {
+            hold!(seen.alive, "{job:?} ended and was not alive");
+            seen.ends += 1;
+        }
+        hold!(seen.frozen.is_none() || seen.killed.is_some(), "{job:?} ended frozen");
+        let age = seen.started_at.filter(|_| seen.alive).map_or(Duration::ZERO, |at| truth.now.since(at));
+        if age >= HEALTHY_AFTER {
+            seen.failures = 0;
+        }
+        let is_success = cause == Cause::Finished && policy.restart == Restart::OnFailure;
+        seen.over |= policy.restart == Restart::Never || is_success || seen.removed.is_some();
+        if !cause.is_planned() && cause != Cause::Finished {
+            seen.failures += 1;
+            seen.pause = BACKOFF_FIRST.saturating_mul(1 << (seen.failures - 1).min(16)).min(BACKOFF_MAX);
+        } else {
+            seen.pause = Duration::ZERO;
+        }
+        // Its successor may have been ordered in the same breath.
+        (seen.alive, seen.starting) = (false, seen.start_at == Some(truth.now));
+        seen.planned &= !seen.over;
+        seen.ended_at = Some(truth.now);
+        (seen.frozen, seen.throttled, seen.touched) = (None, false, None);
+        Ok(())
+    }
+
+    fn effect(&mut self, truth: &Truth, effect: Effect) -> Broken {
+        let now = truth.now;
+        match effect {
+            Effect::Start(job) => self.start(truth, job),
+            Effect::SetCeiling(_) => Ok(()),
+            Effect::Clean(job, _) => {
+                let seen = &self.seen[job.index()];
+                hold!(seen.alive || seen.starting, "{job:?} cleaned without a job");
+                hold!(!truth.populated[job.index()], "{job:?} cleaned while processes are left");
+                Ok(())
+            }
+            Effect::Terminate(job, cause) => self.terminate(truth, job, cause),
+            Effect::Kill(job, cause) => self.kill(truth, job, cause),
+            Effect::TerminateTree(job) => {
+                let seen = self.must_live(job, "terminate-tree")?;
+                hold!(seen.exited.is_some(), "{job:?}: SIGTERM to its tree while its main process lives");
+                Ok(())
+            }
+            Effect::Freeze(job) => {
+                let seen = self.must_live(job, "freeze")?;
+                hold!(seen.frozen.is_none(), "{job:?} frozen twice");
+                hold!(seen.killed.is_none(), "{job:?} frozen after its kill");
+                seen.frozen = Some(now);
+                Ok(())
+            }
+            Effect::Thaw(job) => {
+                let seen = self.must_live(job, "thaw")?;
+                hold!(seen.frozen.take().is_some(), "{job:?} thawed and was not frozen");
+                Ok(())
+            }
+            Effect::Relieve(job) => self.must_live(job, "relieve").map(|_| ()),
+            Effect::Prune(job, cause) => {
+                let seen = self.must_live(job, "prune")?;
+                hold!(seen.terminated.is_none() && seen.killed.is_none(), "{job:?} pruned while it ends");
+                hold!(seen.asked != Some(cause), "{job:?} asked twice without an answer between");
+                seen.asked = Some(cause);
+                seen.asks.push(now);
+                seen.asks.retain(|at| now.since(*at) < Duration::from_secs(1));
+                hold!(seen.asks.len() <= 3, "{job:?} asked and released in a flutter");
+                Ok(())
+            }
+            Effect::Resume(job) => {
+                let seen = self.must_live(job, "resume")?;
+                hold!(seen.asked.take().is_some(), "{job:?} resumed and was not asked");
+                Ok(())
+            }
+            Effect::SetLimit(job, _) => self.must_live(job, "set-limit").map(|_| ()),
+            Effect::SetSoft(job, mark) => {
+                let seen = self.must_live(job, "set-soft")?;
+                seen.throttled = mark.is_some();
+                seen.touched = None;
+                Ok(())
+            }
+        }
+    }
+
+    fn must_live(&mut self, job: JobId, what: &str) -> Result<&mut Seen, String> {
+        match self.seen.get_mut(job.index()) {
+            Some(seen) if seen.alive => Ok(seen),
+            _ => Err(format!("{what} for {job:?}, which has no job")),
+        }
+    }
+
+    fn start(&mut self, truth: &Truth, job: JobId) -> Broken {
+        hold!(!truth.populated[job.index()], "{job:?} started while its old tree has processes");
+        let seen = &mut self.seen[job.index()];
+        // Its end may be said in the same breath.
+        hold!(!seen.starting || seen.ended_at.is_some(), "{job:?} started twice");
+        hold!(seen.removed.is_none(), "{job:?} started after it was removed");
+        hold!(!seen.over, "{job:?} started after it was over");
+        let since = seen.ended_at.map_or(Duration::MAX, |at| truth.now.since(at));
+        hold!(seen.alive || since >= seen.pause, "{job:?} started {since:?} after a failure: restart storm");
+        seen.starting = true;
+        seen.start_at = Some(truth.now);
+        seen.planned = false;
+        Ok(())
+    }
+
+    fn terminate(&mut self, truth: &Truth, job: JobId, cause: Cause) -> Broken {
+        let removed = self.seen[job.index()].removed.is_some();
+        let planned = cause.is_planned() && !removed;
+        if planned {
+            let other = self.seen.iter().position(|seen| seen.planned);
+            hold!(other.is_none(), "{job:?}: a second planned restart while that of {other:?} is in flight");
+        }
+        if cause == Cause::Reserve {
+            self.one_victim(truth, job)?;
+        }
+        let seen = self.must_live(job, "terminate")?;
+        hold!(seen.terminated.is_none(), "{job:?} got SIGTERM twice");
+        hold!(seen.killed.is_none(), "{job:?} got SIGTERM after SIGKILL");
+        hold!(seen.frozen.is_none(), "{job:?} got SIGTERM while frozen");
+        seen.terminated = Some((truth.now, cause));
+        seen.asked = None;
+        seen.planned = planned;
+        Ok(())
+    }
+
+    fn kill(&mut self, truth: &Truth, job: JobId, cause: Cause) -> Broken {
+        let may = self.may_kill(truth, job, cause);
+        if cause == Cause::Reserve && !self.seen[job.index()].kernel_kill {
+            self.one_victim(truth, job)?;
+        }
+        let seen = self.must_live(job, "kill")?;
+        hold!(seen.killed.is_none(), "{job:?} got SIGKILL twice");
+        seen.killed = Some(truth.now);
+        seen.frozen = None;
+        seen.asked = None;
+        may
+    }
+
+    /// TERM comes before KILL by the grace, or there is a reason.
+    fn may_kill(&self, truth: &Truth, job: JobId, cause: Cause) -> Broken {
+        let (seen, policy) = (&self.seen[job.index()], truth.policies[job.index()]);
+        let now = truth.now;
+        let had_grace = seen.terminated.is_some_and(|(at, _)| now.since(at) >= policy.grace);
+        let leftover = seen.exited.is_some_and(|at| now.since(at) >= LEFTOVER_GRACE);
+        let over = policy.limit.is_some_and(|limit| truth.used[job.index()] >= limit.percent(99));
+        let held_by_us = !policy.enforcement.holds_the_tree() && cause == Cause::Limit && over;
+        let room = truth.available.minus(Bytes(truth.reserve.0 / 8)).0 as f64;
+        let growth = self.growth.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
+        let no_time = room <= growth * 1.1;
+        hold!(
+            had_grace
+                || leftover
+                || seen.removed == Some(Urgency::Now)
+                || seen.kernel_kill
+                || held_by_us
+                || (truth.available < truth.reserve.percent(112) && no_time),
+            "{job:?} killed for {cause:?} without its grace: {} available, growth {growth:.0}, {seen:?}",
+            truth.available
+        );
+        Ok(())
+    }
+
+    /// While the memory of a victim is on its way, nobody else goes.
+    fn one_victim(&self, truth: &Truth, job: JobId) -> Broken {
+        for (index, seen) in self.seen.iter().enumerate().filter(|(index, _)| *index != job.index()) {
+            let told = seen.terminated.filter(|(_, cause)| *cause == Cause::Reserve).map(|(at, _)| at);
+            let Some(at) = seen.killed.or(told).filter(|_| seen.alive) else { continue };
+            let on_its_way = truth.populated[index] && truth.used[index] > Bytes::mib(64);
+            let waited = truth.now.since(at);
+            hold!(
+                !on_its_way || waited >= MEMORY_BACK_WAIT,
+                "{job:?} is a second victim {waited:?} after {index}, which still holds {}",
+                truth.used[index]
+            );
+        }
+        Ok(())
+    }
+
+    fn in_force(&self, truth: &Truth) -> Broken {
+        for (index, seen) in self.seen.iter().enumerate().filter(|(_, seen)| seen.alive) {
+            let frozen = seen.frozen.map_or(Duration::ZERO, |at| truth.now.since(at));
+            hold!(frozen < Duration::from_secs(30), "{index} frozen for {frozen:?}");
+            let ends = seen.killed.is_some() || seen.exited.is_some();
+            let touched = seen.touched.filter(|_| !ends).map_or(Duration::ZERO, |at| truth.now.since(at));
+            hold!(touched < Duration::from_millis(2100), "{index} throttled for {touched:?}");
+        }
+        Ok(())
+    }
+
+    /// Once all is over: every start had one end.
+    pub fn at_end(&self) -> Broken {
+        for (index, seen) in self.seen.iter().enumerate() {
+            let stuck = u32::from(seen.alive && seen.killed.is_some());
+            hold!(seen.starts == seen.ends + stuck, "{index}: {} starts, {} ends", seen.starts, seen.ends);
+            hold!(stuck == 1 || seen.frozen.is_none(), "{index} is left frozen");
+        }
+        Ok(())
+    }
+}
