@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use oomguard_core::{Bytes, Enforcement, Instant, LimitEvent, Reading};
 use oomguard_sys::cgroup::{Counters, Leaf, Limits, Parent};
 use oomguard_sys::error::{Error, reading};
+use oomguard_sys::kmsg::Kmsg;
 use oomguard_sys::page;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
@@ -238,6 +239,12 @@ impl Hand {
             (None, Some(tree)) => tree.processes().any(|process| process.pid() == pid),
             (None, None) => false,
         }
+    }
+
+    /// Who the kernel killed; afterwards only its log can tell.
+    pub fn name_the_killed(&mut self, kmsg: Option<&mut Kmsg>) {
+        let killed = kmsg.and_then(|log| log.largest_killed_in(&self.name));
+        self.largest = killed.map(|it| (it.pid, it.comm, it.rss)).or_else(|| self.largest.take());
     }
 
     /// Looks for its largest process, for whoever wants to know who it was.

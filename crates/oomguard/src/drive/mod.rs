@@ -16,13 +16,14 @@ pub mod up;
 
 use std::collections::VecDeque;
 
-use oomguard_core::{Enforcement, Engine, Exit, HostSample, Input, Instant, JobId, JobSample, Urgency};
+use oomguard_core::{Enforcement, Engine, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency};
 use oomguard_sys::cgroup::Parent;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Poller, Received, Signals, reap};
 use oomguard_sys::clock;
+use oomguard_sys::kmsg::Kmsg;
 
 use crate::error::Error;
 use crate::record::{Notice, Record, Roster};
@@ -85,6 +86,8 @@ pub struct Guard {
     signals: Signals,
     reaper: Reaper,
     starts: VecDeque<JobId>,
+    /// The kernel's log, where we may read it.
+    kmsg: Option<Kmsg>,
     samples: Vec<JobSample>,
     host: HostSample,
     /// What holds a job here.
@@ -113,6 +116,7 @@ impl Guard {
             signals,
             reaper,
             starts: VecDeque::new(),
+            kmsg: Kmsg::open().ok(),
             samples: Vec::new(),
         })
     }
@@ -233,6 +237,9 @@ impl Guard {
     fn read_limit_events(&mut self, job: JobId) {
         let now = clock::now();
         if let Some(event) = self.hands[job.index()].limit_event() {
+            if event != LimitEvent::Soft {
+                self.hands[job.index()].name_the_killed(self.kmsg.as_mut());
+            }
             self.engine.handle(now, Input::Limit(job, event));
         }
     }

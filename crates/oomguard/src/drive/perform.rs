@@ -100,7 +100,8 @@ impl Guard {
     }
 
     fn kill(&mut self, job: JobId) {
-        let done = self.hands[job.index()].kill(&self.reaper);
+        let hand = &mut self.hands[job.index()];
+        let done = hand.kill(&self.reaper);
         self.failed(job, "kill", done);
     }
 
