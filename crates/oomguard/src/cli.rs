@@ -38,6 +38,8 @@ pub enum Verb {
     Run(Run),
     /// Keep the pools of workers of oomguard.toml running
     Up(Up),
+    /// Write a commented oomguard.toml to start from
+    Init(Init),
     /// Is there room? Exits with 0, or with 75 if not
     Check(Check),
     /// What can this machine enforce and see, with the proof and the remedy
@@ -187,6 +189,14 @@ pub struct Up {
     /// Say nothing on the terminal; the logs are written all the same
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
+}
+
+/// `oomguard init`.
+#[derive(Debug, Args)]
+pub struct Init {
+    /// Where to [default: ./oomguard.toml]; `-` for stdout
+    #[arg(default_value = "oomguard.toml")]
+    pub file: PathBuf,
 }
 
 /// `oomguard check`.

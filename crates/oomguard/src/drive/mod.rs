@@ -6,6 +6,7 @@
 pub mod check;
 pub mod doctor;
 mod hand;
+pub mod init;
 mod perform;
 mod place;
 mod prepare;

@@ -1,0 +1,59 @@
+# make demo   builds everything into .venv and shows what oomguard does, in about a minute
+# make test   every test of the project, Rust and Python
+# make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
+CARGO ?= cargo
+
+.PHONY: demo test test-rust test-python check fmt generate bench clean
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# The package with its command; rebuilt when a source has changed.
+$(VENV)/.installed: $(BIN)/python pyproject.toml Cargo.toml $(SOURCES)
+	$(BIN)/python -m pip install --quiet ".[test]"
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet scikit-learn
+	touch $@
+
+demo: $(VENV)/.demo
+	$(BIN)/python examples/demo/demo.py
+
+test: test-rust test-python
+
+# nextest where it is installed: one process a test, and a summary that can be read.
+test-rust:
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test; fi
+
+test-python: $(VENV)/.installed
+	$(BIN)/python -m pytest python/tests -q
+
+check: $(VENV)/.installed
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	$(BIN)/python -m ruff format --check python examples
+	$(BIN)/python -m ruff check python examples
+	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy.stubtest oomguard._core
+	$(MAKE) --no-print-directory generate
+	git diff --exit-code -- docs
+
+# Man pages and completions come from the flags themselves.
+generate:
+	$(CARGO) run --quiet -p oomguard --example generate -- docs
+
+fmt:
+	$(CARGO) fmt --all
+	$(BIN)/python -m ruff format python examples
+	$(BIN)/python -m ruff check --fix python examples
+
+clean:
+	rm -rf target $(VENV) .demo build dist

@@ -1,0 +1,91 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_oomguard_global_optspecs
+    string join \n h/help V/version
+end
+
+function __fish_oomguard_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_oomguard_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_oomguard_using_subcommand
+    set -l cmd (__fish_oomguard_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c oomguard -n "__fish_oomguard_needs_command" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_needs_command" -s V -l version -d 'Print version'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "init" -d 'Write a commented oomguard.toml to start from'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "status" -d 'How the workers of a running `up` are'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "reload" -d 'Make a running `up` read its configuration again'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "stop" -d 'End a running `up` and its workers'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s m -l memory-limit -d 'What the whole process tree may use: 8GiB, 512MiB, 60% (of all memory)' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l reserve -d 'Available memory that must never be used [default: 2GiB; an eighth of small machines]' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l swap-limit -d 'Swap that the tree may use' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l timeout -d 'End the command after this time (exit code 124)' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l grace -d 'From SIGTERM to SIGKILL' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l on-limit -d 'What ends when the kernel kills at the limit' -r -f -a "job\t'the whole job ends'
+process\t'only the process that the kernel chose'"
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l require -d 'Refuse to start unless the tree is really held by this' -r -f -a "cgroup2\t'cgroup v2 `memory.max`'
+cgroup\t'cgroup v1 or v2'
+rlimit\t'at least a limit per process'"
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l report -d 'Write what happened to FILE, as one JSON document' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l best-effort -d 'Start even if the limit cannot be enforced at all; the guard then only watches'
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l json -d 'Say what happens on stderr as JSON, one event a line'
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s v -l verbose -d 'Say also what is not a problem'
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s c -l config -d 'The configuration [default: oomguard.toml or pyproject.toml here or above]' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l json -d 'Say what happens on stderr as JSON, one event a line'
+complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s q -l quiet -d 'Say nothing on the terminal; the logs are written all the same'
+complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand init" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l max-ram -d 'Refuse if more than this share of memory is used' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l min-available -d 'Refuse if less than this is available' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l json -d 'One JSON object on stdout'
+complete -c oomguard -n "__fish_oomguard_using_subcommand check" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand doctor" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand doctor" -l json -d 'One JSON object on stdout'
+complete -c oomguard -n "__fish_oomguard_using_subcommand doctor" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand status" -s c -l config -d 'The configuration [default: oomguard.toml or pyproject.toml here or above]' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand status" -l json -d 'One JSON object on stdout'
+complete -c oomguard -n "__fish_oomguard_using_subcommand status" -s w -l watch -d 'Show it again every two seconds, until Ctrl-C'
+complete -c oomguard -n "__fish_oomguard_using_subcommand status" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand reload" -s c -l config -d 'The configuration [default: oomguard.toml or pyproject.toml here or above]' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand reload" -l json -d 'One JSON object on stdout'
+complete -c oomguard -n "__fish_oomguard_using_subcommand reload" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand restart" -s c -l config -d 'The configuration [default: oomguard.toml or pyproject.toml here or above]' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand restart" -l json -d 'One JSON object on stdout'
+complete -c oomguard -n "__fish_oomguard_using_subcommand restart" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -s c -l config -d 'The configuration [default: oomguard.toml or pyproject.toml here or above]' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -l now -d 'Without SIGTERM and grace'
+complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -l json -d 'One JSON object on stdout'
+complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "init" -d 'Write a commented oomguard.toml to start from'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "status" -d 'How the workers of a running `up` are'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "reload" -d 'Make a running `up` read its configuration again'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "stop" -d 'End a running `up` and its workers'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

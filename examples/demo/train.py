@@ -1,0 +1,84 @@
+"""One worker of the demo: a real model on a real data set, tuned by Optuna, with three faults built in.
+
+Worker 1 leaks in its first life: every trial leaves memory behind, as cyclic agents and their buffers do.
+Worker 2 has one trial that spikes, and in its first life it ignores SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import warnings
+
+import numpy as np
+import optuna
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from sklearn.neural_network import MLPClassifier
+
+import oomguard.optuna
+
+STORAGE = os.environ["DEMO_STORAGE"]
+TRIALS = int(os.environ.get("DEMO_TRIALS", "40"))
+WORKER = int(os.environ.get("OOMGUARD_WORKER", "1"))
+FIRST_LIFE = os.environ.get("OOMGUARD_JOB", "#1").endswith("#1")
+EPOCHS = 12
+MIB = 2**20
+
+leaked: list[np.ndarray] = []
+x, y = load_digits(return_X_y=True)
+x_train, x_test, y_train, y_test = train_test_split(x / 16.0, y, random_state=0, stratify=y)
+
+
+def objective(trial: optuna.Trial) -> float:
+    model = MLPClassifier(
+        hidden_layer_sizes=(trial.suggest_int("width", 16, 128),) * trial.suggest_int("depth", 1, 3),
+        learning_rate_init=trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True),
+        alpha=trial.suggest_float("alpha", 1e-6, 1e-1, log=True),
+        random_state=trial.number,
+    )
+    scratch: list[np.ndarray] = []
+    score = 0.0
+    for epoch in range(EPOCHS):
+        for _ in range(6):
+            model.partial_fit(x_train, y_train, classes=np.arange(10))
+        if WORKER == 1 and FIRST_LIFE:
+            leaked.append(np.ones(4 * MIB, dtype=np.uint8))
+        if spikes(trial):
+            scratch.append(np.ones(24 * MIB, dtype=np.uint8))
+        oomguard.optuna.check_memory(trial, f"epoch {epoch + 1}/{EPOCHS}")
+        score = float(model.score(x_test, y_test))
+        trial.report(score, epoch)
+    return score
+
+
+def spikes(trial: optuna.Trial) -> bool:
+    """The fourth trial of worker 2 outgrows what it may use."""
+    if WORKER != 2 or not FIRST_LIFE:
+        return False
+    own = trial.study.get_trials(deepcopy=False)
+    return sum(1 for other in own if other.user_attrs.get("worker") == 2 and other.number <= trial.number) == 4
+
+
+def named(trial: optuna.Trial) -> float:
+    trial.set_user_attr("worker", WORKER)
+    return objective(trial)
+
+
+def enough(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
+    if len(study.get_trials(deepcopy=False, states=[optuna.trial.TrialState.COMPLETE])) >= TRIALS:
+        study.stop()
+
+
+def main() -> int:
+    warnings.filterwarnings("ignore")
+    study = oomguard.optuna.attach(optuna.load_study(study_name="digits", storage=STORAGE))
+    if WORKER == 2 and FIRST_LIFE:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    study.optimize(named, callbacks=[enough])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
