@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import pytest
 
@@ -21,7 +22,7 @@ PYTHON_DIR = str(pathlib.Path(__file__).resolve().parents[1])
 class Page:
     """A guard's page, written by hand: native endian, 4096 bytes."""
 
-    FIELDS = {
+    FIELDS: ClassVar = {
         "stop": (12, "I"), "level": (16, "I"), "relieve": (20, "I"), "available": (24, "Q"), "beat": (32, "Q"),
         "cause": (40, "I"), "guard_pid": (44, "I"), "limit": (48, "Q"), "usage": (56, "Q"), "reserve": (64, "Q"),
         "warning": (72, "Q"), "total": (80, "Q"),
@@ -58,7 +59,7 @@ def page(tmp_path: pathlib.Path) -> Page:
 
 
 @pytest.fixture
-def run() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
+def run() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs a snippet in a fresh interpreter: the native monitor is one per process."""
 
     def runner(code: str, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -67,7 +68,7 @@ def run() -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
             env=clean_env(**env), capture_output=True, text=True, timeout=DEADLINE, check=False,
         )  # fmt: skip
 
-    yield runner
+    return runner
 
 
 def clean_env(**more: str) -> dict[str, str]:

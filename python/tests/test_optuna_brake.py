@@ -165,7 +165,7 @@ def _one(trial):
 
 @pytest.mark.parametrize("thing", [None, "study", 3])
 def test_attach_refuses_what_is_no_study(thing):
-    with pytest.raises(TypeError, match="takes an optuna.Study"):
+    with pytest.raises(TypeError, match=r"takes an optuna\.Study"):
         og.attach(thing)
 
 

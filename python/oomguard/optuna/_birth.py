@@ -17,12 +17,17 @@ from optuna.trial import FrozenTrial, TrialState
 from oomguard import _core, _owner
 from oomguard._brake import raise_stop
 from oomguard._owner import Owner
+from oomguard.optuna._hostlock import alone
 from oomguard.optuna._names import CLAIM, KILL_ATTRS, OWNER, PREFIX, RETRY_HISTORY, RETRY_OF
+from oomguard.optuna._spec import spec_of
 
 ROOM_PATIENCE = 10.0
 """Seconds a new trial waits while the guard still asks this worker to prune: the guard either takes that back once the
 memory has returned, or ends the worker 5 s (``prune_patience``) after asking. Starting sooner would prune trial after
 trial."""
+
+TAKE_PATIENCE = 10.0
+"""Seconds to wait for another process that takes a trial from the same SQLite file: a write takes some milliseconds."""
 
 _open: set[tuple[int, int]] = set()
 _optimizing = 0
@@ -103,9 +108,10 @@ class _SetState:
             try:
                 mark = _mark(owner, self.storage.get_trial(trial_id).system_attrs)
                 self.storage.set_trial_system_attr(trial_id, key, mark)
+                with alone(self._lock_name(), TAKE_PATIENCE):
+                    taken = set_state(self.storage, trial_id, TrialState.RUNNING, values)
             except RuntimeError:
-                return False  # finished by somebody else (UpdateFinishedTrialError from Optuna 4.5 on)
-            taken = set_state(self.storage, trial_id, TrialState.RUNNING, values)
+                return False  # taken and finished by somebody else (UpdateFinishedTrialError from Optuna 4.5 on)
             if not taken:
                 try:
                     self.storage.set_trial_system_attr(trial_id, key, None)
@@ -114,6 +120,12 @@ class _SetState:
         if taken:
             _begin(self.storage, trial_id)
         return taken
+
+
+    def _lock_name(self) -> str | None:
+        """SQLite, and it alone, lets two processes both take the same trial: it reads and writes without a lock."""
+        spec = spec_of(self.storage)
+        return f"take\n{spec}" if spec is not None and spec.startswith("sqlite") else None
 
 
 def owners(trial: FrozenTrial) -> list[Owner]:

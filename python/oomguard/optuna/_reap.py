@@ -6,12 +6,8 @@ Doing it twice, or in two processes at once, is the same as doing it once.
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import tempfile
-import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import NamedTuple
 
 import optuna
@@ -24,12 +20,14 @@ from oomguard._brake import logger
 from oomguard._owner import Owner
 from oomguard._state import Death, Deaths
 from oomguard.optuna._birth import owners
+from oomguard.optuna._hostlock import alone
 from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, REASON
 from oomguard.optuna._retry import enqueue_again, is_retry
 from oomguard.optuna._spec import open_storage, spec_of
 
 LOCK_PATIENCE = 30.0
-"""Seconds to wait for another reaper of the same study on this host; a reap of a hundred trials takes 2 s."""
+"""Seconds to wait for another reaper of the same study on this host; a reap of a hundred trials takes 2 s. After that
+it goes on beside it: the worst is a parameter set that is queued twice."""
 
 NO_RETRY = frozenset({"crash", "finished"})
 """Ended by itself: the same parameters would end it again."""
@@ -88,9 +86,15 @@ def reap(
     deaths = Deaths(state or os.environ.get("OOMGUARD_STATE"))
     done: list[Reaped] = []
     for study in _studies(study_or_storage, study_name):
-        with _one_reaper(study):
+        # SQLite lets two reapers both win the change of a trial's state.
+        with alone(_lock_name(study), LOCK_PATIENCE):
             done += _reap_study(study, here, deaths, frozenset(dead_hosts))
     return done
+
+
+def _lock_name(study: Study) -> str | None:
+    spec = spec_of(study._storage)
+    return None if spec is None else f"reap\n{spec}\n{study.study_name}"
 
 
 def _studies(target: Study | BaseStorage | str, name: str | None) -> list[Study]:
@@ -185,43 +189,3 @@ def _last_report(study: Study, trial: FrozenTrial) -> list[float] | None:
         return None
     value = trial.intermediate_values[step]
     return [float(value)] if value == value else None
-
-
-@contextlib.contextmanager
-def _one_reaper(study: Study) -> Iterator[None]:
-    """One reaper a study and host: SQLite lets two of them both win the change of a trial's state."""
-    file = _lock_file(study)
-    if file is None:
-        yield
-        return
-    import fcntl
-
-    deadline = time.monotonic() + LOCK_PATIENCE
-    try:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    break  # each write is still safe alone; the worst is a parameter set that is queued twice
-                time.sleep(0.02)
-        yield
-    finally:
-        os.close(file)
-
-
-def _lock_file(study: Study) -> int | None:
-    spec = spec_of(study._storage)
-    if spec is None or os.name != "posix":
-        return None
-    name = hashlib.sha256(f"{spec}\n{study.study_name}".encode()).hexdigest()[:24]
-    base = os.environ.get("XDG_RUNTIME_DIR") or ""
-    folder = os.path.join(base, "oomguard") if base else f"{tempfile.gettempdir()}/oomguard-{os.getuid()}"
-    try:
-        os.makedirs(folder, mode=0o700, exist_ok=True)
-        if os.lstat(folder).st_uid != os.getuid():
-            return None
-        return os.open(os.path.join(folder, f"reap-{name}"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return None

@@ -25,16 +25,16 @@ def spec_of(storage: BaseStorage) -> str | None:
 
     Relative paths are made absolute. A URL keeps its password.
     """
-    backend = getattr(storage, "_backend", storage)
+    backend: object = getattr(storage, "_backend", storage)
     inner: Any = backend
     if isinstance(backend, RDBStorage):
-        return _absolute(backend.url)
+        return _absolute(str(backend.url))
     if isinstance(storage, JournalStorage):
         path = getattr(inner, "_file_path", None)
         if path is None:
             return None
         opens = "OpenLock" in type(getattr(inner._lock, "inner", inner._lock)).__name__
-        return (JOURNAL_OPEN if opens else JOURNAL) + os.path.abspath(path)
+        return (JOURNAL_OPEN if opens else JOURNAL) + os.path.abspath(str(path))
     if type(storage).__name__ == "GrpcStorageProxy":
         proxy: Any = storage
         return f"{GRPC}{proxy._host}:{proxy._port}"
