@@ -45,8 +45,6 @@ pub struct Counters {
     pub oom_kill: u64,
     /// The part of `oom` that happened at this leaf's own limit (v2 `memory.events.local`); v1 cannot tell.
     pub oom_local: Option<u64>,
-    /// Usage has stood at the limit at some time (v1 only, where `failcnt` may stay at zero).
-    pub limit_met: bool,
 }
 
 impl Counters {
@@ -58,7 +56,7 @@ impl Counters {
                 // A limit that the job set on a cgroup of its own below the leaf is its own business too, so
                 // the count of the whole leaf is the one to look at: what happens above is never in it.
                 (Some(_), _) => self.oom > earlier.oom,
-                _ => self.limit_met || self.max > earlier.max,
+                _ => self.max > earlier.max,
             };
             return Some(if own { LimitEvent::KilledAtLimit } else { LimitEvent::KilledAbove });
         }

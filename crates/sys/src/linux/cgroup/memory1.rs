@@ -98,9 +98,12 @@ impl Memory1 {
 
     /// The kernel keeps `limit <= memory + swap` at every moment, so the order depends on the direction.
     pub(crate) fn set(&self, limits: &Limits) -> Result<Bytes> {
+        // Never quite the same: of two equal limits the kernel meets that of memory + swap first, and new kernels
+        // (6.18) do not count that, so that nothing would tell a kill at this limit from one at a limit above.
+        let page = Bytes(rustix::param::page_size() as u64);
         let both = match (limits.memory, limits.swap.unwrap_or(Bytes::ZERO)) {
             (Bytes::MAX, _) | (_, Bytes::MAX) => Bytes::MAX,
-            (memory, swap) => memory.plus(swap),
+            (memory, swap) => memory.plus(swap.max(page)),
         };
         match &self.memsw {
             Some(memsw) if both >= memsw.limit()? => {
@@ -142,9 +145,7 @@ impl Memory1 {
         // Before Linux 4.13 kills are not counted; then every notification stands for one.
         let oom_kill = oom_kill.unwrap_or(self.ooms);
         let max = self.failcnt.number()?;
-        // Newer kernels (6.18) no longer count failures; there the high-water mark stands at the limit.
-        let limit_met = self.max_usage.number()? >= self.limit.limit()?.0;
-        Ok(Counters { high: self.crossings, max, oom: self.ooms, oom_kill, oom_local: None, limit_met })
+        Ok(Counters { high: self.crossings, max, oom: self.ooms, oom_kill, oom_local: None })
     }
 
     pub(crate) fn charged(&self) -> Result<Bytes> {

@@ -91,7 +91,7 @@ impl Memory2 {
             Some(local) => text::fields(local.read(&mut buffer::<512>())?, ["oom"])[0],
             None => None,
         };
-        Ok(Counters { high, max, oom, oom_kill, oom_local, limit_met: false })
+        Ok(Counters { high, max, oom, oom_kill, oom_local })
     }
 
     pub(crate) fn charged(&self) -> Result<Bytes> {
