@@ -85,11 +85,16 @@ def verdict(code: int, study: Any, events: list[dict[str, Any]]) -> int:
             event["worker"] == "worker-1" and event["cause"] == "limit" for event in ended(events)
         ),
         "one trial spiked and was pruned by the brake": any(
-            trial.state.name == "PRUNED" and trial.user_attrs.get("worker") == 2 and "kill_reason" in trial.user_attrs
+            trial.state.name == "PRUNED"
+            and trial.user_attrs["worker"] == 2
+            and trial.user_attrs.get("kill_reason", "").startswith("OOM prevention")
             for trial in trials
         ),
         "worker 2 ignored SIGTERM and was killed after its grace": any(
             event["worker"] == "worker-2" and event["after_grace"] for event in kills
+        ),
+        "the trial that was killed with it was put back and tried again": any(
+            trial.state.name == "FAIL" and trial.user_attrs["worker"] == 2 for trial in trials
         ),
         "no trial is left RUNNING": all(trial.state.is_finished() for trial in trials),
         f"the machine never got near its reserve ({lowest / GIB:.1f} GB available at least, reserve "

@@ -1,7 +1,7 @@
 """One worker of the demo: a real model on a real data set, tuned by Optuna, with three faults built in.
 
-Worker 1 leaks in its first life: every trial leaves memory behind, as cyclic agents and their buffers do.
-Worker 2 has one trial that spikes, and in its first life it ignores SIGTERM.
+In their first lives, worker 1 leaks: every trial leaves memory behind, as cyclic agents and their buffers do.
+Worker 2 has one trial that spikes, and another that hangs: it neither checks nor listens to SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ TRIALS = int(os.environ.get("DEMO_TRIALS", "40"))
 WORKER = int(os.environ.get("OOMGUARD_WORKER", "1"))
 FIRST_LIFE = os.environ.get("OOMGUARD_JOB", "#1").endswith("#1")
 EPOCHS = 12
+SPIKES, HANGS = 4, 12
 MIB = 2**20
 
+begun: list[int] = []
 leaked: list[np.ndarray] = []
 x, y = load_digits(return_X_y=True)
 x_train, x_test, y_train, y_test = train_test_split(x / 16.0, y, random_state=0, stratify=y)
@@ -45,23 +47,24 @@ def objective(trial: optuna.Trial) -> float:
             model.partial_fit(x_train, y_train, classes=np.arange(10))
         if WORKER == 1 and FIRST_LIFE:
             leaked.append(np.ones(4 * MIB, dtype=np.uint8))
-        if spikes(trial):
-            scratch.append(np.ones(24 * MIB, dtype=np.uint8))
+        if is_mine(trial, SPIKES):
+            scratch.append(np.ones(48 * MIB, dtype=np.uint8))
+        while is_mine(trial, HANGS):
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            model.partial_fit(x_train, y_train)
         oomguard.optuna.check_memory(trial, f"epoch {epoch + 1}/{EPOCHS}")
         score = float(model.score(x_test, y_test))
         trial.report(score, epoch)
     return score
 
 
-def spikes(trial: optuna.Trial) -> bool:
-    """The fourth trial of worker 2 outgrows what it may use."""
-    if WORKER != 2 or not FIRST_LIFE:
-        return False
-    own = trial.study.get_trials(deepcopy=False)
-    return sum(1 for other in own if other.user_attrs.get("worker") == 2 and other.number <= trial.number) == 4
+def is_mine(trial: optuna.Trial, which: int) -> bool:
+    """Whether this is the ``which``-th trial of worker 2's first life."""
+    return WORKER == 2 and FIRST_LIFE and len(begun) == which and begun[-1] == trial.number
 
 
 def named(trial: optuna.Trial) -> float:
+    begun.append(trial.number)
     trial.set_user_attr("worker", WORKER)
     return objective(trial)
 
@@ -74,8 +77,6 @@ def enough(study: optuna.Study, _: optuna.trial.FrozenTrial) -> None:
 def main() -> int:
     warnings.filterwarnings("ignore")
     study = oomguard.optuna.attach(optuna.load_study(study_name="digits", storage=STORAGE))
-    if WORKER == 2 and FIRST_LIFE:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     study.optimize(named, callbacks=[enough])
     return 0
 
