@@ -15,7 +15,7 @@ from oomguard import _core, _owner
 from oomguard._errors import gb
 
 CHECK_BUDGET_NS = 1000.0
-"""A check that costs more is a failure of the self-test; 15 to 60 ns is usual, a loaded machine is no reason to fail."""
+"""A check that costs more fails the self-test. 15 to 60 ns is usual; a loaded machine is no reason to fail."""
 
 
 def examine() -> tuple[dict[str, Any], list[str]]:

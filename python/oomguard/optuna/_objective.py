@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import optuna
 from optuna.study import Study
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 
 from oomguard import _core
 from oomguard._brake import announce, logger, raise_stop
@@ -26,7 +26,7 @@ def _threshold(safe_threshold_gb: float) -> int:
     return to_bytes("safe_threshold_gb", safe_threshold_gb)
 
 
-def check_memory(trial: Trial, context: str = "", safe_threshold_gb: float = 2.0) -> None:
+def check_memory(trial: BaseTrial, context: str = "", safe_threshold_gb: float = 2.0) -> None:
     """Prunes ``trial`` if memory is too short to go on; else costs some 0.2 microseconds and no system call.
 
     Without a guard it compares the machine's available memory with ``safe_threshold_gb``. Under a living guard it
@@ -38,7 +38,7 @@ def check_memory(trial: Trial, context: str = "", safe_threshold_gb: float = 2.0
     is not to blame (a neighbour's memory, a planned restart) its parameters are queued again, once.
 
     Args:
-        trial: The trial that the objective was given.
+        trial: The trial that the objective was given (or a ``FixedTrial``, on which nothing is queued again).
         context: Where the objective is, for example ``"split 3/5"``.
         safe_threshold_gb: In GB of 1024 MiB.
 
@@ -58,7 +58,7 @@ def check_memory(trial: Trial, context: str = "", safe_threshold_gb: float = 2.0
     prune(trial, stop)
 
 
-def prune(trial: Trial, stop: MemoryCritical) -> NoReturn:
+def prune(trial: BaseTrial, stop: MemoryCritical) -> NoReturn:
     """Records on ``trial`` why it ends, and ends it.
 
     Raises:
@@ -73,11 +73,11 @@ def prune(trial: Trial, stop: MemoryCritical) -> NoReturn:
         trial.set_user_attr(KILLED, True)
         trial.set_user_attr(REASON, reason)
         trial.set_user_attr(AVAILABLE, None if stop.available is None else round(stop.available / GIB, 3))
-        study = getattr(trial, "study", None)
-        if study is not None:
-            study._storage.set_trial_system_attr(trial._trial_id, CAUSE, stop.cause)
+        if isinstance(trial, Trial):
+            storage = trial.study._storage
+            storage.set_trial_system_attr(trial._trial_id, CAUSE, stop.cause)
             if _core.snapshot().stop is not None and stop.cause not in OWN_CAUSES:
-                enqueue_again(study, study._storage.get_trial(trial._trial_id))
+                enqueue_again(trial.study, storage.get_trial(trial._trial_id))
     except Exception as error:
         # A storage that is down must not turn the brake into a crash: giving the memory back comes first.
         logger().warning("%s: could not record why it was pruned: %s", subject, error)
@@ -162,12 +162,11 @@ def callback() -> Callable[[Study, FrozenTrial], None]:
 
 
 def _fail(trial: Trial, leaving: SystemExit) -> None:
-    study = getattr(trial, "study", None)
-    if study is None:
+    if not isinstance(trial, Trial):
         return
     try:
         trial.set_user_attr(REASON, f"SystemExit: {leaving.code}")
-        study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+        trial.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     except Exception as error:
         logger().warning("Trial #%s: could not record its SystemExit: %s", trial.number, error)
 
