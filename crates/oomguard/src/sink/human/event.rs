@@ -42,7 +42,7 @@ pub(super) fn why(cause: Cause) -> &'static str {
         Cause::Finished => "it finished",
         Cause::Crash => "it failed",
         Cause::StartFailed => "it could not be started",
-        Cause::Limit => "it is over its memory limit",
+        Cause::Limit => "it reached its memory limit",
         Cause::Leak => "it leaks memory",
         Cause::Reserve => "system memory is critical",
         Cause::Vram => "GPU memory is short",
@@ -130,9 +130,10 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
             Tone::Plain.line(format!("🧹 {} asked to give back caches (mem: {})", name(job), gb2(*usage)))
         }
         Event::Brake { job, cause, usage, limit, .. }
-            if cause.is_own_footprint() && roster.get(*job).is_some_and(|entry| entry.restarts) =>
+            if cause.is_own_footprint() =>
         {
-            return leaking(roster, *job, *usage, *limit);
+            let limit = limit.map_or(String::new(), |limit| format!(", limit: {}", gb(limit)));
+            Tone::Warn.line(format!("📈 {} is near its memory limit (using {}{limit})", who(job), gb(*usage)))
         }
         Event::Brake { job, cause, reason, usage, rate: growth, limit, available } => Tone::Bad.line(format!(
             "🛑 Braking {}: {} ({} available); {} (using {}, growing {}{})",
@@ -165,13 +166,19 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
             who(job),
             span(*grace)
         )),
-        Event::Terminate { job, cause, usage, grace } => Tone::Bad.line(format!(
-            "✋ {} gets SIGTERM: {}{} (grace {})",
-            who(job),
-            why(*cause),
-            usage.map_or(String::new(), |usage| format!(", using {}", gb(usage))),
-            span(*grace)
-        )),
+        Event::Terminate { job, cause, usage, grace } => {
+            let line = Tone::Bad.line(format!(
+                "✋ {} gets SIGTERM: {}{} (grace {})",
+                who(job),
+                why(*cause),
+                usage.map_or(String::new(), |usage| format!(", using {}", gb(usage))),
+                span(*grace)
+            ));
+            return match usage.filter(|_| cause.is_own_footprint()) {
+                Some(usage) => leaking(roster, *job, usage).into_iter().chain([line]).collect(),
+                None => vec![line],
+            };
+        }
         Event::Kill { job, cause, usage, available, after_grace } => Tone::Bad.line(format!(
             "💀 {} killed: {}{} ({}{} available)",
             who(job),
@@ -210,10 +217,10 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
 }
 
 /// The two lines by which people find leaks. They are said for workers only: nothing else is restarted.
-fn leaking(roster: &Roster, job: JobId, usage: Bytes, limit: Option<Bytes>) -> Vec<Line> {
-    let pid = roster.get(job).and_then(|entry| entry.pid);
-    let pid = pid.map_or("?".to_owned(), |pid| pid.to_string());
-    let limit = limit.map_or("none".to_owned(), gb);
+fn leaking(roster: &Roster, job: JobId, usage: Bytes) -> Vec<Line> {
+    let Some(entry) = roster.get(job).filter(|entry| entry.restarts) else { return Vec::new() };
+    let pid = entry.pid.map_or("?".to_owned(), |pid| pid.to_string());
+    let limit = entry.limit.map_or("none".to_owned(), gb);
     let (name, used) = (label(roster, job), gb(usage));
     vec![
         Tone::Bad.line(format!("🔄 {name} memory leak detected - restarting")),
@@ -223,16 +230,13 @@ fn leaking(roster: &Roster, job: JobId, usage: Bytes, limit: Option<Bytes>) -> V
 
 /// The kernel was faster than the guard: the job had reached exactly its limit.
 fn killed_at_limit(roster: &Roster, job: JobId) -> Vec<Line> {
-    let entry = roster.get(job);
+    let limit = roster.get(job).and_then(|entry| entry.limit).unwrap_or_default();
     let line = Tone::Bad.line(format!(
         "💀 {} killed by the kernel at its own limit{}",
         who(roster, job),
         in_brackets(roster, job)
     ));
-    match entry.and_then(|entry| entry.limit.filter(|_| entry.restarts)) {
-        Some(limit) => leaking(roster, job, limit, Some(limit)).into_iter().chain([line]).collect(),
-        None => vec![line],
-    }
+    leaking(roster, job, limit).into_iter().chain([line]).collect()
 }
 
 fn facts(exit: Exit, age: std::time::Duration, peak: Bytes) -> String {

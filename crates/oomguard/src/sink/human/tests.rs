@@ -73,24 +73,20 @@ fn the_lines_that_people_search_for_are_exactly_those() {
         said(Event::Level { from: Level::Normal, to: Level::Warning, available: gib(3.5) }),
         "⚠️  System memory at 3.5GB (warning: 4GB), Worker 1: 2.8GB"
     );
-    let brake = |job, cause| Event::Brake {
-        job,
-        cause,
-        reason: Reason::OverLimit,
-        usage: gib(8.2),
-        rate: Bytes::mib(120),
-        limit: Some(Bytes::gib(8)),
-        available: gib(3.0),
-    };
-    for cause in [Cause::Limit, Cause::Leak] {
+    let stop = |job, cause| Event::Terminate { job, cause, usage: Some(gib(8.2)), grace: s(120) };
+    for (cause, why) in [(Cause::Limit, "it reached its memory limit"), (Cause::Leak, "it leaks memory")] {
         assert_eq!(
-            said(brake(W1, cause)),
-            "🔄 Worker 1 memory leak detected - restarting\nWorker 1 (PID 12345) using 8.2GB (limit: 8.0GB)"
+            said(stop(W1, cause)),
+            format!(
+                "🔄 Worker 1 memory leak detected - restarting\nWorker 1 (PID 12345) using 8.2GB (limit: 8.0GB)\n\
+                 ✋ Worker 1 (PID 12345) gets SIGTERM: {why}, using 8.2GB (grace 2m)"
+            )
         );
     }
     assert_eq!(
-        said(brake(RUN, Cause::Limit)),
-        "🛑 Braking python (PID 12345): it is over its memory limit (3.0GB available); it is over its limit (using 8.2GB, growing 120.0MB/s, limit: 8.0GB)"
+        said(stop(RUN, Cause::Limit)),
+        "✋ python (PID 12345) gets SIGTERM: it reached its memory limit, using 8.2GB (grace 2m)",
+        "nothing is restarted"
     );
 }
 
@@ -173,8 +169,8 @@ fn every_event_has_its_line() {
             "🔄 Worker 1 (PID 12345) reached its maximum age - restarting (SIGTERM, grace 2m)",
         ),
         (
-            Event::Terminate { job, cause: Cause::Limit, usage: Some(usage), grace: s(90) },
-            "✋ Worker 1 (PID 12345) gets SIGTERM: it is over its memory limit, using 2.5GB (grace 90s)",
+            Event::Terminate { job, cause: Cause::Requested, usage: Some(usage), grace: s(90) },
+            "✋ Worker 1 (PID 12345) gets SIGTERM: it was asked for, using 2.5GB (grace 90s)",
         ),
         (
             Event::Kill { job, cause: Cause::Reserve, usage: Some(usage), available, after_grace: false },
@@ -205,7 +201,7 @@ fn every_event_has_its_line() {
         (ended(Cause::Crash, Exit::Signal(11)), "❌ Worker 1 crashed (signal 11, age: 74s, peak: 3.00GB)"),
         (
             ended(Cause::Limit, Exit::Signal(9)),
-            "❌ Worker 1 ended: it is over its memory limit (SIGKILL, age: 74s, peak: 3.00GB)",
+            "❌ Worker 1 ended: it reached its memory limit (SIGKILL, age: 74s, peak: 3.00GB)",
         ),
         (
             ended(Cause::Age, Exit::Signal(15)),
