@@ -34,7 +34,8 @@ def raise_stop(context: str = "", threshold: int | None = None) -> None:
 
 
 def announce(label: str, subject: str, stop: MemoryCritical) -> None:
-    """Logs the origin system's block: four lines at level ERROR, so that existing log searches go on working.
+    """Logs the origin system's block: four lines at level ERROR, so that existing log searches go on working; under a
+    guard a fifth says what the guard saw.
 
     A planned stop is one line at INFO: nothing is wrong.
     """
@@ -45,5 +46,9 @@ def announce(label: str, subject: str, stop: MemoryCritical) -> None:
     log.error("🚨 EMERGENCY BRAKE ACTIVATED [%s]", label)
     log.error("%s killed to prevent OOM crash", subject)
     log.error("Available memory: %s", "unknown" if stop.available is None else gb(stop.available))
-    threshold = _core.snapshot().reserve if stop.threshold is None else stop.threshold
-    log.error("Safety threshold: %s", gb(threshold))
+    seen = _core.snapshot()
+    log.error("Safety threshold: %s", gb(seen.reserve if stop.threshold is None else stop.threshold))
+    if stop.threshold is None and seen.usage is not None:
+        # The guard decided, and not by the two numbers above: say by which.
+        limit = "no limit" if seen.limit is None else gb(seen.limit)
+        log.error("Job memory: %s of %s [%s]", gb(seen.usage), limit, stop.cause)

@@ -233,6 +233,9 @@ def test_the_guards_wish_prunes_and_queues_again_unless_the_trial_is_to_blame(qu
     assert worker.returncode == 0, err
     states = [trial.state for trial in quick.trials]
     assert states == [TrialState.PRUNED] + [TrialState.WAITING] * queued
+    if cause == 4:
+        assert "EMERGENCY BRAKE ACTIVATED [Trial #0 epoch 1]" in err
+        assert "Job memory: 1.0 GB of 8.0 GB [limit]" in err
 
 
 def test_sigterm_outside_of_optimize_exits_at_once(quick, tmp_path):
