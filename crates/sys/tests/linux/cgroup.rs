@@ -10,7 +10,8 @@ use std::os::fd::BorrowedFd;
 
 /// Holds so much anonymous memory until it is killed, without using any CPU.
 fn holder(mib: u32) -> String {
-    format!("head -c {mib}M /dev/zero | tail -c {mib}M | sleep 1000")
+    let bytes = mib << 20;
+    format!("head -c {bytes} /dev/zero | tail -c {bytes} | sleep 1000")
 }
 
 fn wait_for(fd: BorrowedFd<'_>, interest: Interest) {

@@ -9,7 +9,8 @@ fn the_whole_job_ends_at_its_limit() {
     let Some(test) = TestParent::new(Some(Enforcement::Cgroup2)) else { return };
     let mut leaf = test.get().leaf("a").unwrap();
     leaf.set_limit(&Limits::new(Bytes::mib(48))).unwrap();
-    let child = shell("sleep 1000 & head -c 128M /dev/zero | tail -c 128M | sleep 1000", Some(&leaf));
+    let child =
+        shell("sleep 1000 & head -c 134217728 /dev/zero | tail -c 134217728 | sleep 1000", Some(&leaf));
     assert!(child.0.wait_exit(SOON).unwrap());
     until("all of it to be gone", || !leaf.is_populated().unwrap());
     assert!(leaf.events().unwrap().oom_kill >= 3);
@@ -21,7 +22,7 @@ fn the_soft_mark_throttles_until_it_is_taken_back() {
     let mut leaf = test.get().leaf("a").unwrap();
     leaf.set_limit(&Limits::new(Bytes::mib(400))).unwrap();
     leaf.set_soft(Some(Bytes::mib(32))).unwrap();
-    let _child = shell("head -c 128M /dev/zero | tail -c 128M | sleep 1000", Some(&leaf));
+    let _child = shell("head -c 134217728 /dev/zero | tail -c 134217728 | sleep 1000", Some(&leaf));
     until("it to be throttled", || leaf.events().unwrap().high > 50);
     assert!(leaf.charged().unwrap() < Bytes::mib(100));
     leaf.set_soft(None).unwrap();

@@ -23,7 +23,7 @@ fn the_memory_of_a_stopped_victim_comes_back() {
     let Some(test) = TestParent::new(None) else { return };
     let mut leaf = test.get().leaf("a").unwrap();
     leaf.set_limit(&Limits::new(Bytes::mib(300))).unwrap();
-    let child = shell("head -c 128M /dev/zero | tail -c 128M | sleep 1000", Some(&leaf));
+    let child = shell("head -c 134217728 /dev/zero | tail -c 134217728 | sleep 1000", Some(&leaf));
     until("128 MiB to be held", || leaf.usage(Bytes::ZERO).unwrap() > Bytes::mib(120));
     leaf.freeze().unwrap();
     let mut pids = Vec::new();

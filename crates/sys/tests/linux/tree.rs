@@ -25,7 +25,7 @@ fn mark(value: &str) -> (Env, (String, String)) {
 
 #[test]
 fn children_and_their_children_are_members_and_all_of_them_die() {
-    let child = shell("sleep 1000 & sh -c 'sleep 1000; :' & sleep 1000", None);
+    let child = shell("sleep 1000 & sh -c 'sleep 1000 & wait' & sleep 1000 & wait", None);
     let mut tree = Tree::new(again(&child.0), None).unwrap();
     until("five processes", || living(&mut tree) == 5);
     assert!(tree.rss() > Bytes::kib(100));
@@ -107,7 +107,7 @@ fn the_guard_and_what_is_above_it_cannot_be_a_job() {
 #[test]
 fn the_largest_process_is_described_for_messages() {
     let small = shell("sleep 1000", None);
-    let large = shell("head -c 32M /dev/zero | tail -c 32M | sleep 1000", None);
+    let large = shell("head -c 33554432 /dev/zero | tail -c 33554432 | sleep 1000", None);
     let mut tree = Tree::new(again(&large.0), None).unwrap();
     until("it to be large", || {
         tree.rescan().unwrap();
@@ -117,7 +117,7 @@ fn the_largest_process_is_described_for_messages() {
     assert_eq!(comm, "tail");
     assert!(rss > Bytes::mib(20));
     let described = describe_largest(Path::new("/proc"), &[small.0.pid(), pid, u32::MAX]).unwrap();
-    assert_eq!((described.pid, described.cmdline.as_str()), (pid, "tail -c 32M"));
+    assert_eq!((described.pid, described.cmdline.as_str()), (pid, "tail -c 33554432"));
     assert_eq!(describe_largest(Path::new("/proc"), &[u32::MAX]), None);
     tree.signal_all(Signal::KILL);
 }

@@ -54,9 +54,12 @@ pub(crate) struct Child(pub(crate) Process);
 impl Drop for Child {
     fn drop(&mut self) {
         // Not reaped yet, so the number is still its own; and a group only if it leads one.
-        let pid = rustix::process::Pid::from_raw(self.0.pid() as i32).unwrap();
-        if rustix::process::getpgid(Some(pid)) == Ok(pid) {
-            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        let pid = self.0.pid() as i32;
+        // SAFETY: integers only.
+        unsafe {
+            if libc::getpgid(pid) == pid {
+                libc::kill(-pid, libc::SIGKILL);
+            }
         }
         let _ = self.0.signal(Signal::KILL);
         let _ = self.0.signal(Signal::CONT);

@@ -59,7 +59,7 @@ impl Mounts {
             let place = |controller: Option<&str>| {
                 let rel = own_path(&own, controller)?;
                 Some(Hierarchy {
-                    own: inside(&mounted.root, &rel).map(|rel| mount.join(rel)),
+                    own: inside(&mounted.root, &rel).map(|rel| mount.join(rel).components().collect()),
                     mount: mount.clone(),
                 })
             };

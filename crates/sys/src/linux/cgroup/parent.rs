@@ -114,18 +114,21 @@ impl Parent {
     pub fn leaves(&self) -> Result<Vec<String>> {
         dirs::children(&self.place.dirs.memory)
     }
-    /// Removes the parent and the directories made for it; what is still in use, by a leaf or by another guard,
-    /// stays.
+    /// Removes the parent and the directories made for it, and takes a division of our own cgroup back; what is still
+    /// in use, by a leaf or by another guard, stays.
     pub fn remove(self) -> Result<()> {
-        let Place { dirs: Dirs { memory, side, freezer, .. }, made, .. } = self.place;
-        let own = [Some(memory), side, freezer].into_iter().flatten();
+        let Place { dirs: Dirs { memory, side, freezer, .. }, made, divided, .. } = self.place;
+        let own = [Some(memory.clone()), side, freezer].into_iter().flatten();
         for dir in own.chain(made.into_iter().rev()) {
             match dirs::remove(&dir) {
                 Ok(()) | Err(Errno::BUSY | Errno::NOTEMPTY) => {}
                 Err(errno) => return Err(Error::file("remove", &dir, errno)),
             }
         }
-        Ok(())
+        match divided {
+            Some(own) if !memory.exists() => place::join_up(&own),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -98,6 +98,8 @@ pub(crate) struct Place {
     pub(crate) notes: Vec<String>,
     /// The smallest limit that we are under and jobs in this place would not be.
     pub(crate) inherited: Option<Bytes>,
+    /// Our own cgroup, if it was divided for this.
+    pub(crate) divided: Option<PathBuf>,
 }
 
 /// Whether a path given by a person stays below the hierarchy's root and names something in it.
@@ -174,17 +176,29 @@ fn divide_own(own: &Path, name: &str, log: &mut Log) -> Option<Place> {
     match make_v2(own, &own.join(name), None, log) {
         Some(mut place) => {
             place.notes.push(format!("moved itself to `{}`", guard.display()));
+            place.divided = Some(own.to_owned());
             Some(place)
         }
         None => {
             // Back to where we were; what cannot be undone is said.
-            if let Err(error) = Kept::write_only(&procs).and_then(|f| f.write(b"0")) {
+            if let Err(error) = join_up(own) {
                 log.error(own, &error);
             }
-            let _ = dirs::remove(&guard);
             None
         }
     }
+}
+
+/// Undoes the division of our own cgroup, once nothing but the guard is left below it.
+pub(crate) fn join_up(own: &Path) -> crate::os::Result<()> {
+    let write = |file: &str, text: &[u8]| Kept::write_only(&own.join(file))?.write(text);
+    // Only a cgroup that passes no controllers on may hold processes. It may never have come to that.
+    if dirs::lists(&own.join("cgroup.subtree_control"), "memory") {
+        write("cgroup.subtree_control", b"-memory")?;
+    }
+    write("cgroup.procs", b"0")?;
+    let guard = own.join(GUARD);
+    dirs::remove(&guard).map_err(|errno| Error::file("remove", &guard, errno))
 }
 
 /// Makes `dir` and what is missing between it and `top`, with the memory controller on all the way, and probes it.
@@ -222,7 +236,7 @@ fn finish(
             let _ = dirs::remove(dir);
         }
     }
-    Some(Place { dirs: dirs?, made, notes, inherited })
+    Some(Place { dirs: dirs?, made, notes, inherited, divided: None })
 }
 
 /// Switches the memory controller on for the children of `dir`.

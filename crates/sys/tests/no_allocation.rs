@@ -1,0 +1,108 @@
+//! From a look to a kill nothing is allocated: counted, on real cgroups and processes.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "what fails in a test should end it where it fails")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::path::Path;
+
+use oomguard_core::Bytes;
+use oomguard_sys::cgroup::{Ancestors, Limits};
+use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::wait::{Interest, Poller};
+use oomguard_sys::{clock, meminfo, psi, reaper, tree, zoneinfo};
+
+#[path = "support/mod.rs"]
+#[expect(dead_code, reason = "the other tests use the rest of it")]
+mod support;
+
+thread_local! {
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts what this thread asks for.
+struct Counting;
+
+// SAFETY: passes everything on to the system's allocator unchanged.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // While a thread ends its counter may be gone already.
+        let _ = COUNT.try_with(|count| count.set(count.get() + 1));
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Allocations of this thread while `what` is done.
+fn allocations<T>(what: impl FnOnce() -> T) -> u64 {
+    let before = COUNT.get();
+    let kept = what();
+    let after = COUNT.get();
+    drop(kept);
+    after - before
+}
+
+#[test]
+fn the_counter_counts() {
+    assert_eq!(allocations(|| Box::new(1)), 1);
+}
+
+#[test]
+fn looking_at_the_host_allocates_nothing() {
+    let proc = Path::new("/proc");
+    let mut meminfo = meminfo::Meminfo::open(proc).unwrap();
+    let mut pages = zoneinfo::PerCpuPages::open(proc).unwrap();
+    let mut above = Ancestors::open(proc, Path::new("/")).unwrap();
+    assert_eq!(allocations(|| meminfo.read().unwrap()), 0);
+    assert_eq!(allocations(|| pages.read().unwrap()), 0);
+    assert_eq!(allocations(|| (0..200).map(|_| above.headroom()).count()), 0);
+    if let Ok(mut psi) = psi::Psi::open(proc) {
+        assert_eq!(allocations(|| psi.read().unwrap()), 0);
+    }
+}
+
+#[test]
+fn looking_at_a_job_and_killing_it_allocates_nothing() {
+    let Some(test) = support::TestParent::new(None) else { return };
+    let parent = test.get();
+    let mut leaf = parent.leaf("a").unwrap();
+    leaf.set_limit(&Limits::new(Bytes::mib(64))).unwrap();
+    let child = support::shell("sleep 1000 & sleep 1000", Some(&leaf));
+    let reaper = reaper::Reaper::start().unwrap();
+    let mut poller = Poller::new();
+    poller.add(child.0.fd(), Interest::Read, 1);
+    assert_eq!(allocations(|| parent.charged().unwrap()), 0);
+    assert_eq!(allocations(|| parent.set_ceiling(Bytes::mib(200)).unwrap()), 0);
+    assert_eq!(allocations(|| leaf.usage(Bytes::ZERO).unwrap()), 0);
+    assert_eq!(allocations(|| leaf.events().unwrap()), 0);
+    assert_eq!(allocations(|| leaf.is_populated().unwrap()), 0);
+    assert_eq!(allocations(|| leaf.set_soft(Some(Bytes::mib(48))).unwrap()), 0);
+    assert_eq!(allocations(|| poller.wait(clock::now()).unwrap().len()), 0);
+    assert_eq!(allocations(|| leaf.freeze().unwrap()), 0);
+    assert_eq!(allocations(|| leaf.kill().unwrap()), 0);
+    assert_eq!(allocations(|| reaper.release(child.0.fd()).unwrap()), 0);
+    assert_eq!(allocations(|| poller.wait(clock::now().after(support::SOON)).unwrap().len()), 0);
+    assert_eq!(allocations(|| child.0.is_alive()), 0);
+}
+
+#[test]
+fn looking_at_a_tree_and_signalling_it_allocates_nothing() {
+    let child = support::shell("sleep 1000 & sleep 1000 & wait", None);
+    let held = Process::adopt(child.0.pid(), child.0.start_time()).unwrap();
+    let mut tree = tree::Tree::new(held, None).unwrap();
+    support::until("three processes", || {
+        tree.rescan().unwrap();
+        tree.processes().count() == 3
+    });
+    assert_eq!(allocations(|| tree.rss()), 0);
+    assert_eq!(allocations(|| tree.signal_all(Signal::STOP)), 0);
+    assert_eq!(allocations(|| tree.is_empty()), 0);
+    assert_eq!(allocations(|| tree.signal_all(Signal::KILL)), 0);
+}
