@@ -12,7 +12,6 @@ use crate::event::{Cause, Event, Level};
 use crate::forecast::time_to_use;
 use crate::job::{Ending, Phase, WORTH_WAITING};
 use crate::policy::MEMORY_BACK_WAIT;
-use crate::timer::Timer;
 use crate::units::Bytes;
 use crate::victim::{Candidate, Choice, choose};
 
@@ -165,7 +164,7 @@ impl Engine {
             }
             Phase::Running if left <= TIME_TO_TERMINATE => self.choose_again(now, id),
             Phase::Running => {
-                if job.timers.get(Timer::Prune) == Instant::NEVER {
+                if job.asked != Some(Cause::Reserve) || job.patience_is_over() {
                     self.stop(now, id, Cause::Reserve);
                 }
                 Brake::Acting(id)
@@ -256,8 +255,9 @@ impl Engine {
         awaited.expected >= self.enough() && self.time_left(awaited.job) > NO_TIME
     }
 
-    /// The job in this slot has ended: what follows in it is not what was told to stop.
-    pub(crate) fn victim_is_gone(&mut self, now: Instant, id: JobId) {
+    /// A victim has come one step nearer to its end (killed, empty, ended): its memory is worth waiting for anew.
+    /// Once it has ended, what follows in its slot is not what was told to stop.
+    pub(crate) fn victim_moved(&mut self, now: Instant, id: JobId) {
         match &mut self.brake {
             Brake::Settle(awaited) if awaited.job == id => awaited.moved = now,
             Brake::Acting(acting) if *acting == id => self.brake = Brake::Settle(self.awaited(now, id)),

@@ -225,6 +225,9 @@ impl Engine {
         }
         if before.limit != policy.limit {
             self.release_soft(id);
+            if self.job(id).asked == Some(Cause::Limit) {
+                self.resume(id);
+            }
             self.act(Effect::SetLimit(id, policy.limit.unwrap_or(Bytes::MAX)));
             self.arm_soft(id);
         }

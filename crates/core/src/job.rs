@@ -11,7 +11,7 @@ use crate::forecast::Growth;
 use crate::leak::LeakWatch;
 use crate::policy::{EARLY_DEATH, JobPolicy, Restart};
 use crate::pool::Failures;
-use crate::timer::Timers;
+use crate::timer::{Timer, Timers};
 use crate::units::Bytes;
 use crate::victim::Candidate;
 
@@ -41,11 +41,12 @@ pub enum Phase {
     Over,
 }
 
-/// The moment from which a job's memory is on its way back.
+/// How things stood when a job's memory began to come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Ending {
+    /// Its latest step: exited, killed, empty.
     pub(crate) since: Instant,
-    /// What it used then.
+    /// What it used at the first.
     pub(crate) usage: Bytes,
     /// What was available then.
     pub(crate) available: Bytes,
@@ -195,6 +196,11 @@ impl Job {
     /// Where the gentle stages begin: a tenth below the limit, since the kernel's wall at the limit has no grace.
     pub(crate) fn mark(&self) -> Option<Bytes> {
         self.policy.limit.map(|limit| limit.percent(90))
+    }
+
+    /// It was asked, and has had its time to answer.
+    pub(crate) fn patience_is_over(&self) -> bool {
+        self.asked.is_some() && self.timers.get(Timer::Prune) == Instant::NEVER
     }
 
     pub(crate) fn candidate(&self, job: JobId, now: Instant) -> Option<Candidate> {

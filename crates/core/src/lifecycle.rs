@@ -38,7 +38,8 @@ impl Engine {
             Timer::Start => self.job(id).start_due = true,
             Timer::Age => self.plan(id, Cause::Age),
             Timer::Timeout => self.stop(now, id, Cause::Timeout),
-            Timer::Prune => self.patience_is_over(now, id),
+            // It did not answer in time, or its answer did not help: the look that follows decides.
+            Timer::Prune => self.look_at = now,
             Timer::Grace => self.grace_is_over(now, id),
             Timer::KillWait => self.did_not_die(now, id),
             Timer::MemoryBack => self.end(now, id),
@@ -191,6 +192,8 @@ impl Engine {
         let job = self.job(id);
         job.phase = Phase::Terminating;
         job.cause = Some(cause);
+        // What it was asked is outdone; taken back later, it would think that it may go on.
+        job.asked = None;
         let (grace, usage) = (job.policy.grace, job.usage);
         // The age of a job that is ending is of no interest; SIGKILL's hour is.
         job.timers.clear();
@@ -255,11 +258,11 @@ impl Engine {
         if !self.job(id).is_alive() {
             return;
         }
+        let since = self.job(id).ending.map_or(now, |ending| ending.since);
         self.memory_returns(now, id);
         let job = self.job(id);
         job.phase = Phase::Settling;
         job.frozen = false;
-        let since = job.ending.map_or(now, |ending| ending.since);
         job.timers.clear();
         job.timers.set(Timer::MemoryBack, since.after(MEMORY_BACK_WAIT).max(now.after(EMPTY_WAIT)));
         self.look_at = now;
@@ -273,12 +276,14 @@ impl Engine {
         }
     }
 
-    /// Remembers how things stood, so that what comes back can be told from what others give or take.
+    /// One step nearer to its end (exited, killed, empty). Remembers how things stood at the first, so that what
+    /// comes back can be told from what others give or take.
     fn memory_returns(&mut self, now: Instant, id: JobId) {
+        self.victim_moved(now, id);
         let available = self.available();
         let job = self.job(id);
         let usage = job.usage.unwrap_or_default();
-        job.ending.get_or_insert(Ending { since: now, usage, available });
+        job.ending.get_or_insert(Ending { since: now, usage, available }).since = now;
     }
 
     fn did_not_die(&mut self, now: Instant, id: JobId) {
@@ -290,7 +295,7 @@ impl Engine {
 
     fn end(&mut self, now: Instant, id: JobId) {
         let jitter = self.random.draw();
-        self.victim_is_gone(now, id);
+        self.victim_moved(now, id);
         let warning = self.policy.warning;
         let job = self.job(id);
         let complete = job.memory_is_back();

@@ -42,7 +42,8 @@ impl Engine {
         }
         let job = &self.jobs[id.index()];
         let near = usage >= mark || will_reach(job, limit.minus(usage));
-        if job.asked == Some(Cause::Limit) && usage < limit.percent(RELIEVE) && !near {
+        let over = usage < limit.percent(RELIEVE) || job.patience_is_over();
+        if job.asked == Some(Cause::Limit) && over && !near {
             self.resume(id);
         }
         let job = &self.jobs[id.index()];
@@ -75,10 +76,13 @@ impl Engine {
             self.job(id).timers.set(Timer::Soft, now.after(THROTTLE));
         }
         let job = &self.jobs[id.index()];
+        let full = job.mark().zip(job.usage).is_some_and(|(mark, usage)| usage >= mark);
+        let asked_in_vain = job.asked == Some(Cause::Limit) && job.patience_is_over();
         if job.checks && job.asked.is_none() {
             self.say_brake(id, Cause::Limit, Reason::NearLimit);
             self.ask(now, id, Cause::Limit);
-        } else if !job.checks && job.is_worker() {
+        } else if full && job.is_worker() && (!job.checks || asked_in_vain) {
+            // A run has nobody to start it again: it keeps the chance to stop by itself before the wall.
             self.say_brake(id, Cause::Limit, Reason::NearLimit);
             self.stop(now, id, Cause::Limit);
         }
@@ -128,20 +132,6 @@ impl Engine {
             if !self.job(id).throttled {
                 self.arm_soft(id);
             }
-        }
-    }
-
-    /// It was asked and did not answer in time, or its answer did not help.
-    pub(crate) fn patience_is_over(&mut self, now: Instant, id: JobId) {
-        let job = &self.jobs[id.index()];
-        let full = job.mark().zip(job.usage).is_some_and(|(mark, usage)| usage >= mark);
-        match job.asked {
-            Some(Cause::Limit) if full && job.is_worker() => self.stop(now, id, Cause::Limit),
-            // A run has nobody to start it again: it keeps the chance to stop by itself before the wall.
-            Some(Cause::Limit) if full => {}
-            Some(Cause::Limit) => self.resume(id),
-            // The brake sees at its next look that the patience is over.
-            _ => self.look_at = now,
         }
     }
 

@@ -1,1 +1,278 @@
-//! random
+//! Random machines, jobs and odd inputs at odd moments: whatever happens, the rules of the world hold.
+//!
+//! `OOMGUARD_SIM_CASES` asks for more worlds than the few of every day.
+
+use std::time::Duration;
+
+use oomguard_core::{
+    Bytes, Enforcement, Exit, HostPolicy, Input, JobId, JobPolicy, LimitEvent, OnLimit, Restart, Urgency, Word,
+};
+use proptest::prelude::*;
+use proptest::test_runner::Config;
+
+use crate::world::{FOREVER, Kind, Order, Story, Term, World, millis, secs};
+
+/// What is asked of the world at a moment.
+#[derive(Clone, Debug)]
+enum Act {
+    Restart(u16),
+    Remove(u16, bool),
+    Shutdown(bool),
+    Exited(u16, bool),
+    Emptied(u16),
+    Heard(u16, u8),
+    Limit(u16, u8),
+    Started(u16),
+    StartFailed(u16),
+    Limits(u16, u64),
+    Ages(u16, u64),
+    /// A stranger begins to take or give this many MiB a second.
+    Stranger(i32),
+    /// All of the machine stalls for this share of the time.
+    Stall(u64),
+    /// Several inputs at the same moment.
+    Tick(u8),
+    Look(u8),
+}
+
+#[derive(Clone, Debug)]
+struct Plan {
+    gib: u64,
+    cores: u64,
+    hides: u64,
+    seed: u64,
+    jobs: Vec<(JobPolicy, Kind, Option<u64>)>,
+    acts: Vec<(u64, Act)>,
+}
+
+fn span(from_ms: u64, to_ms: u64) -> impl Strategy<Value = Duration> {
+    (from_ms..to_ms).prop_map(millis)
+}
+
+fn size(from_mib: u64, to_mib: u64) -> impl Strategy<Value = Bytes> {
+    (from_mib..to_mib).prop_map(Bytes::mib)
+}
+
+fn enforcement() -> impl Strategy<Value = Enforcement> {
+    prop::sample::select(vec![
+        Enforcement::Cgroup2,
+        Enforcement::Cgroup2,
+        Enforcement::Cgroup1,
+        Enforcement::WatchOnly,
+        Enforcement::WatchOnly,
+        Enforcement::Rlimit,
+        Enforcement::JobObject,
+    ])
+}
+
+fn policy() -> impl Strategy<Value = JobPolicy> {
+    let held = (prop::option::of(size(256, 10_000)), enforcement(), span(0, 20_000), span(100, 6_000));
+    let ages = (
+        prop::option::weighted(0.2, span(500, 60_000)),
+        prop::option::weighted(0.4, span(2_000, 90_000)),
+        span(0, 20_000),
+    );
+    let ends = (
+        prop::sample::select(vec![OnLimit::Job, OnLimit::Job, OnLimit::Process]),
+        prop::sample::select(vec![Restart::Never, Restart::OnFailure, Restart::OnFailure, Restart::Always]),
+    );
+    (held, ages, ends).prop_map(|(held, ages, ends)| {
+        let (limit, enforcement, grace, prune_patience) = held;
+        let (timeout, max_age, stagger) = ages;
+        let (on_limit, restart) = ends;
+        let max_age = max_age.filter(|_| restart != Restart::Never);
+        JobPolicy { limit, enforcement, grace, prune_patience, timeout, max_age, stagger, on_limit, restart }
+    })
+}
+
+fn shape() -> impl Strategy<Value = Kind> {
+    let base = || size(0, 8_000);
+    prop_oneof![
+        3 => base().prop_map(Kind::steady),
+        2 => (base(), span(0, 30_000), size(1, 400)).prop_map(|(b, a, r)| Kind::grows(b, a, r)),
+        2 => (base(), span(0, 30_000)).prop_map(|(b, a)| Kind::spikes(b, a)),
+        2 => (base(), size(10, 2_000), span(500, 8_000)).prop_map(|(b, s, h)| Kind::breathes(b, s, h)),
+        1 => (base(), span(0, 20_000), 0..4i32).prop_map(|(b, a, code)| Kind::steady(b).ends(a, code / 2)),
+        1 => Just(Kind::steady(Bytes::mib(10)).ends(Duration::ZERO, 1)),
+        1 => Just(Kind::fails()),
+    ]
+}
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let term = prop_oneof![3 => span(0, 3_000).prop_map(Term::Exits), 1 => Just(Term::Ignores)];
+    let order = prop::sample::select(vec![
+        Order::MemoryExitedEmptied,
+        Order::ExitedMemoryEmptied,
+        Order::MemoryEmptiedExited,
+        Order::ExitedEmptiedMemory,
+    ]);
+    let stuck = prop_oneof![
+        8 => Just(Duration::ZERO),
+        1 => span(1, 15_000),
+        1 => Just(FOREVER),
+    ];
+    let told = (prop::bool::ANY, prop::option::of((span(0, 8_000), size(0, 4_000))), size(0, 500));
+    let body = (0..40u64, 0..5u32, span(0, 400), 100..8_000u64);
+    (shape(), term, order, stuck, told, body).prop_map(|(shape, term, order, stuck, told, body)| {
+        let (checks, prunes, relieves) = told;
+        let (shm, children, dies_per_gib, fill) = body;
+        let shm_percent = if shm > 30 { (shm - 30) * 10 } else { 0 };
+        let children = if children > 2 { 0 } else { children * 4 };
+        let fill = Bytes::mib(fill);
+        Kind { term, order, stuck, checks, prunes, relieves, shm_percent, children, dies_per_gib, fill, ..shape }
+    })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let job = || 0..9u16;
+    prop_oneof![
+        2 => job().prop_map(Act::Restart),
+        1 => (job(), prop::bool::ANY).prop_map(|(j, now)| Act::Remove(j, now)),
+        1 => prop::bool::weighted(0.3).prop_map(Act::Shutdown),
+        1 => (job(), prop::bool::ANY).prop_map(|(j, ok)| Act::Exited(j, ok)),
+        1 => job().prop_map(Act::Emptied),
+        3 => (job(), 0..6u8).prop_map(|(j, w)| Act::Heard(j, w)),
+        2 => (job(), 0..3u8).prop_map(|(j, e)| Act::Limit(j, e)),
+        1 => job().prop_map(Act::Started),
+        1 => job().prop_map(Act::StartFailed),
+        1 => (job(), 100..12_000u64).prop_map(|(j, mib)| Act::Limits(j, mib)),
+        1 => (job(), 0..60u64).prop_map(|(j, s)| Act::Ages(j, s)),
+        4 => (-4_000..4_000i32).prop_map(Act::Stranger),
+        2 => (0..90u64).prop_map(Act::Stall),
+        1 => (1..20u8).prop_map(Act::Tick),
+        1 => (1..20u8).prop_map(Act::Look),
+    ]
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    let adopted = || prop::option::weighted(0.15, 0..100u64);
+    let jobs = prop::collection::vec((policy(), kind(), adopted()), 1..7);
+    let acts = prop::collection::vec((0..60_000u64, act()), 0..25);
+    (4..48u64, 1..16u64, 0..90u64, any::<u64>(), jobs, acts).prop_map(
+        |(gib, cores, hides, seed, jobs, mut acts)| {
+            acts.sort_by_key(|(at, _)| *at);
+            Plan { gib, cores, hides, seed, jobs, acts }
+        },
+    )
+}
+
+/// Lives through a plan; the world fails by itself where a rule is broken.
+fn live(plan: &Plan) -> Story {
+    let total = Bytes::gib(plan.gib);
+    let mut world = World::with(total, HostPolicy::for_machine(total, plan.cores));
+    world.engine = oomguard_core::Engine::new(*world.engine.host_policy(), plan.seed);
+    (world.hides_percent, world.hides_for) = (plan.hides, secs(1));
+    let stranger = world.stranger(Bytes(total.0 / 4), Bytes::ZERO);
+    world.strangers[stranger].most = total.0 as f64 * 0.9;
+    for (policy, kind, adopted) in &plan.jobs {
+        match adopted {
+            Some(age) => world.adopt(*policy, kind.clone(), secs(*age), 3),
+            None => world.add(*policy, kind.clone()),
+        };
+    }
+    let begin = world.now;
+    for (at, act) in &plan.acts {
+        world.run_until(begin.after(millis(*at)));
+        play(&mut world, act);
+    }
+    world.run_until(begin.after(secs(65)));
+    world.strangers[stranger].rate = 0.0;
+    world.finish()
+}
+
+fn play(world: &mut World, act: &Act) {
+    let urgency = |now: bool| if now { Urgency::Now } else { Urgency::Graceful };
+    // Odd news comes about jobs that have gone (late) or never were; news about a living job is true.
+    let gone = |world: &World, job: u16| !world.may_be_alive(JobId(job));
+    match *act {
+        Act::Restart(job) => world.input(Input::Restart(JobId(job))),
+        Act::Remove(job, now) => world.input(Input::Remove(JobId(job), urgency(now))),
+        Act::Shutdown(now) => world.input(Input::Shutdown(urgency(now))),
+        Act::Exited(job, ok) if gone(world, job) => {
+            let exit = if ok { Exit::Code(0) } else { Exit::Signal(9) };
+            world.input(Input::Exited(JobId(job), exit));
+        }
+        Act::Emptied(job) if gone(world, job) => world.input(Input::Emptied(JobId(job))),
+        Act::Started(job) if !world.is_starting(JobId(job)) => world.input(Input::Started(JobId(job))),
+        Act::StartFailed(job) if !world.is_starting(JobId(job)) => world.input(Input::StartFailed(JobId(job))),
+        Act::Heard(job, word) => {
+            let words =
+                [Word::Ready, Word::Stopping, Word::Alive, Word::Checks, Word::Trial(None), Word::Checkpoint];
+            world.input(Input::Heard(JobId(job), words[usize::from(word)]));
+        }
+        Act::Limit(job, 0) => world.input(Input::Limit(JobId(job), LimitEvent::Soft)),
+        Act::Limit(job, event) if gone(world, job) => {
+            let event = if event == 1 { LimitEvent::KilledAtLimit } else { LimitEvent::KilledAbove };
+            world.input(Input::Limit(JobId(job), event));
+        }
+        Act::Limits(job, mib) => {
+            if let Some(policy) = world.policy(JobId(job)) {
+                world.change(JobId(job), JobPolicy { limit: Some(Bytes::mib(mib)), ..policy });
+            }
+        }
+        Act::Ages(job, age) => {
+            if let Some(policy) = world.policy(JobId(job)).filter(|p| p.restart != Restart::Never) {
+                let max_age = (age > 2).then(|| secs(age));
+                world.change(JobId(job), JobPolicy { max_age, ..policy });
+            }
+        }
+        Act::Stranger(mib) => world.strangers[0].rate = f64::from(mib) * 1048576.0,
+        Act::Stall(percent) => world.stalled_percent = percent,
+        Act::Tick(times) => (0..times).for_each(|_| world.input(Input::Tick)),
+        Act::Look(times) => (0..times).for_each(|_| world.look()),
+        Act::Exited(..) | Act::Emptied(_) | Act::Started(_) | Act::StartFailed(_) | Act::Limit(..) => {}
+    }
+}
+
+fn cases(few: u32) -> u32 {
+    std::env::var("OOMGUARD_SIM_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}
+
+fn config(few: u32) -> Config {
+    Config { max_shrink_iters: 100, ..Config::with_cases(cases(few)) }
+}
+
+thread_local! {
+    static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Lives quietly: of the many lives of a shrinking failure only the last story is worth reading.
+fn quietly(live: impl FnOnce() -> Result<(), TestCaseError>) -> Result<(), TestCaseError> {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let loud = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                loud(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(live));
+    QUIET.set(false);
+    lived.unwrap_or_else(|why| {
+        let why = why.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic in the engine".to_owned());
+        Err(TestCaseError::fail(why))
+    })
+}
+
+proptest! {
+    #![proptest_config(config(150))]
+
+    #[test]
+    fn whatever_happens_the_rules_hold(plan in plan()) {
+        quietly(|| {
+            live(&plan);
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn the_same_world_is_lived_the_same_way_twice(plan in plan()) {
+        quietly(|| {
+            let (first, second) = (live(&plan), live(&plan));
+            prop_assert!(first == second, "two lives differ");
+            Ok(())
+        })?;
+    }
+}

@@ -169,6 +169,9 @@ impl World {
 
     pub fn change(&mut self, job: JobId, policy: JobPolicy) {
         self.slots[job.index()].policy = policy;
+        if self.slots[job.index()].process.is_some() {
+            self.rules.changed(self.now, job);
+        }
         self.input(Input::Change(job, policy));
     }
 }
@@ -178,6 +181,19 @@ impl World {
 impl World {
     pub fn phase(&self, job: JobId) -> Phase {
         self.engine.view(job, self.now).map_or(Phase::Over, |view| view.phase)
+    }
+
+    pub fn policy(&self, job: JobId) -> Option<JobPolicy> {
+        self.slots.get(job.index()).map(|slot| slot.policy)
+    }
+
+    /// The engine may rightly believe that it has processes.
+    pub fn may_be_alive(&self, job: JobId) -> bool {
+        self.slots.get(job.index()).is_some_and(|slot| slot.process.is_some())
+    }
+
+    pub fn is_starting(&self, job: JobId) -> bool {
+        self.phase(job) == Phase::Starting
     }
 
     pub fn used(&self, job: JobId) -> Bytes {
@@ -227,7 +243,12 @@ impl World {
 
     /// Lets the world go on until `end`, or until `done` says so.
     pub fn run_until(&mut self, end: Instant) {
+        let mut steps = 0u64;
         loop {
+            steps += 1;
+            if steps > 3_000_000 {
+                self.fail("the world does not get on");
+            }
             self.happen();
             let wanted = self.engine.deadline();
             if wanted <= self.now {
@@ -314,7 +335,12 @@ impl World {
     fn pass(&mut self, time: Duration) {
         // Nothing that the engine sees happens while the guard is at work; growth goes on.
         let end = self.now.after(time);
+        let mut steps = 0;
         while self.now < end {
+            steps += 1;
+            if steps > 10_000 {
+                self.fail("the world does not get on while the guard works");
+            }
             self.flow_to(self.next_change().min(end));
             self.cross();
         }
@@ -383,6 +409,12 @@ impl World {
         for event in &events {
             self.story.push(self.now, Line::Said(*event));
         }
+        if effects.is_empty() && events.is_empty() {
+            if let Err(rule) = self.rules.pass(self.now) {
+                self.fail(&rule);
+            }
+            return;
+        }
         self.hold_to_rules(&effects, &events);
         for effect in effects {
             self.act(effect);
@@ -394,7 +426,9 @@ impl World {
         let truth = rules::Truth {
             now: self.now,
             available: self.available(),
+            level: self.engine.level(),
             reserve: self.engine.host_policy().reserve,
+            below_ceiling: if self.has_cgroups() { self.ceiling - self.charged() } else { f64::MAX },
             populated: (0..self.slots.len()).map(|i| self.is_populated(JobId(i as u16))).collect(),
             used: (0..self.slots.len()).map(|i| self.used(JobId(i as u16))).collect(),
             policies: self.slots.iter().map(|s| s.policy).collect(),
@@ -445,7 +479,7 @@ impl World {
 
     /// Everything that is due now, in order.
     fn happen(&mut self) {
-        loop {
+        for _ in 0..10_000 {
             self.cross();
             let due = self.happenings.iter().enumerate().filter(|(_, h)| h.0 <= self.now);
             let Some((index, _)) = due.min_by_key(|(_, h)| (h.0, h.1)) else { return };
@@ -454,6 +488,7 @@ impl World {
                 self.happens(job, happening);
             }
         }
+        self.fail("the world does not get on: something happens again and again");
     }
 
     fn happens(&mut self, job: JobId, happening: Happening) {
@@ -486,7 +521,8 @@ impl World {
             }
             Happening::Relieves => {
                 let Some(process) = self.process(job).filter(|p| p.works()) else { return };
-                process.used = (process.used - process.kind.relieves.0 as f64).max(process.used / 2.0);
+                let caches = std::mem::take(&mut process.kind.relieves).0 as f64;
+                process.used = (process.used - caches).max(process.used / 2.0);
             }
         }
     }

@@ -6,7 +6,7 @@ use oomguard_core::policy::{
     BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, LEFTOVER_GRACE, MEMORY_BACK_WAIT,
 };
 use oomguard_core::{
-    Bytes, Cause, Effect, Event, Input, Instant, JobId, JobPolicy, LimitEvent, Restart, Urgency, Word,
+    Bytes, Cause, Effect, Event, Input, Instant, JobId, JobPolicy, Level, LimitEvent, Restart, Urgency,
 };
 
 /// How the world stands when the engine has decided.
@@ -14,6 +14,9 @@ pub struct Truth {
     pub now: Instant,
     pub available: Bytes,
     pub reserve: Bytes,
+    pub level: Level,
+    /// Until the jobs together meet their ceiling.
+    pub below_ceiling: f64,
     pub populated: Vec<bool>,
     pub used: Vec<Bytes>,
     pub policies: Vec<JobPolicy>,
@@ -43,7 +46,7 @@ struct Seen {
     asks: Vec<Instant>,
     removed: Option<Urgency>,
     planned: bool,
-    checks: bool,
+    changed: Option<Instant>,
     over: bool,
 }
 
@@ -53,8 +56,11 @@ pub struct Rules {
     seen: Vec<Seen>,
     /// Growth of the last seconds: the highest of each.
     growth: Vec<(Instant, f64)>,
-    woken: Vec<Instant>,
+    woken: std::collections::VecDeque<Instant>,
 }
+
+/// A grace counts from the look that led to it, and the look takes time.
+const SLACK: Duration = Duration::from_millis(2);
 
 type Broken = Result<(), String>;
 
@@ -73,11 +79,16 @@ impl Rules {
             Some((at, most)) if now.since(*at) < Duration::from_millis(100) => *most = most.max(growth),
             _ => self.growth.push((now, growth)),
         }
-        self.growth.retain(|(at, _)| now.since(*at) < Duration::from_secs(20));
+        if self.growth.len() > 400 {
+            self.growth.retain(|(at, _)| now.since(*at) < Duration::from_secs(20));
+        }
     }
 
     pub fn input(&mut self, now: Instant, input: &Input<'_>) {
-        self.woken.push(now);
+        self.woken.push_back(now);
+        while self.woken.front().is_some_and(|at| now.since(*at) >= Duration::from_secs(1)) {
+            self.woken.pop_front();
+        }
         match *input {
             Input::Add(job, _) | Input::Adopt(job, ..) => {
                 while self.seen.len() <= job.index() {
@@ -104,11 +115,6 @@ impl Rules {
                     seen.touched.get_or_insert(now);
                 }
             }
-            Input::Heard(job, Word::Checks) => {
-                if let Some(seen) = self.alive(job) {
-                    seen.checks = true;
-                }
-            }
             Input::Restart(job) => {
                 if let Some(seen) = self.seen.get_mut(job.index()) {
                     (seen.pause, seen.failures, seen.over) = (Duration::ZERO, 0, seen.removed.is_some());
@@ -124,6 +130,13 @@ impl Rules {
         }
     }
 
+    /// New rules for a living job: what it did was judged by the old ones.
+    pub fn changed(&mut self, now: Instant, job: JobId) {
+        if let Some(seen) = self.seen.get_mut(job.index()) {
+            seen.changed = Some(now);
+        }
+    }
+
     fn remove(&mut self, job: JobId, urgency: Urgency) {
         if let Some(seen) = self.seen.get_mut(job.index()) {
             seen.removed = Some(if seen.removed == Some(Urgency::Now) { Urgency::Now } else { urgency });
@@ -136,7 +149,6 @@ impl Rules {
 
     /// Holds one answer of the engine against the rules.
     pub fn check(&mut self, truth: &Truth, effects: &[Effect], events: &[Event]) -> Broken {
-        self.not_too_often(truth.now)?;
         for event in events {
             if let Event::Started { job, .. } = event {
                 self.began(truth, *job)?;
@@ -157,14 +169,14 @@ impl Rules {
                 self.seen[job.index()].planned = false;
             }
         }
-        self.in_force(truth)
+        self.pass(truth.now)
     }
 
-    /// A thousand looks a second at the edge, and room for what the world itself says.
-    fn not_too_often(&mut self, now: Instant) -> Broken {
-        self.woken.retain(|at| now.since(*at) < Duration::from_secs(1));
+    /// Time has passed: it was not called too often, and nothing has been in force for too long.
+    pub fn pass(&self, now: Instant) -> Broken {
+        // A thousand looks a second at the edge, and room for what the world itself says.
         hold!(self.woken.len() < 2500, "called {} times within a second", self.woken.len());
-        Ok(())
+        self.in_force(now)
     }
 
     fn began(&mut self, truth: &Truth, job: JobId) -> Broken {
@@ -251,7 +263,7 @@ impl Rules {
                 seen.asked = Some(cause);
                 seen.asks.push(now);
                 seen.asks.retain(|at| now.since(*at) < Duration::from_secs(1));
-                hold!(seen.asks.len() <= 3, "{job:?} asked and released in a flutter");
+                hold!(seen.asks.len() <= 20, "{job:?} asked and released in a flutter");
                 Ok(())
             }
             Effect::Resume(job) => {
@@ -328,11 +340,12 @@ impl Rules {
     fn may_kill(&self, truth: &Truth, job: JobId, cause: Cause) -> Broken {
         let (seen, policy) = (&self.seen[job.index()], truth.policies[job.index()]);
         let now = truth.now;
-        let had_grace = seen.terminated.is_some_and(|(at, _)| now.since(at) >= policy.grace);
-        let leftover = seen.exited.is_some_and(|at| now.since(at) >= LEFTOVER_GRACE);
+        let had_grace = seen.terminated.is_some_and(|(at, _)| now.since(at) + SLACK >= policy.grace);
+        let leftover = seen.exited.is_some_and(|at| now.since(at) + SLACK >= LEFTOVER_GRACE);
         let over = policy.limit.is_some_and(|limit| truth.used[job.index()] >= limit.percent(99));
         let held_by_us = !policy.enforcement.holds_the_tree() && cause == Cause::Limit && over;
         let room = truth.available.minus(Bytes(truth.reserve.0 / 8)).0 as f64;
+        let room = room.min(truth.below_ceiling);
         let growth = self.growth.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
         let no_time = room <= growth * 1.1;
         hold!(
@@ -341,9 +354,10 @@ impl Rules {
                 || seen.removed == Some(Urgency::Now)
                 || seen.kernel_kill
                 || held_by_us
-                || (truth.available < truth.reserve.percent(112) && no_time),
-            "{job:?} killed for {cause:?} without its grace: {} available, growth {growth:.0}, {seen:?}",
-            truth.available
+                || (truth.level == Level::Critical && no_time),
+            "{job:?} killed for {cause:?} without its grace: {} available, growth {growth:.0}, {:.0} below the ceiling, {seen:?}",
+            truth.available,
+            truth.below_ceiling,
         );
         Ok(())
     }
@@ -364,12 +378,12 @@ impl Rules {
         Ok(())
     }
 
-    fn in_force(&self, truth: &Truth) -> Broken {
+    fn in_force(&self, now: Instant) -> Broken {
         for (index, seen) in self.seen.iter().enumerate().filter(|(_, seen)| seen.alive) {
-            let frozen = seen.frozen.map_or(Duration::ZERO, |at| truth.now.since(at));
+            let frozen = seen.frozen.map_or(Duration::ZERO, |at| now.since(at));
             hold!(frozen < Duration::from_secs(30), "{index} frozen for {frozen:?}");
             let ends = seen.killed.is_some() || seen.exited.is_some();
-            let touched = seen.touched.filter(|_| !ends).map_or(Duration::ZERO, |at| truth.now.since(at));
+            let touched = seen.touched.filter(|_| !ends).map_or(Duration::ZERO, |at| now.since(at));
             hold!(touched < Duration::from_millis(2100), "{index} throttled for {touched:?}");
         }
         Ok(())
