@@ -16,6 +16,7 @@ mod mounts;
 mod parent;
 mod place;
 mod probe;
+mod refusal;
 mod stop;
 
 pub use ancestors::Ancestors;
@@ -23,5 +24,5 @@ pub use leaf::{EventFds, Leaf};
 pub use memory::{Counters, Limits};
 pub use mounts::{Hierarchy, Mounts};
 pub use parent::{Parent, ParentOptions};
-pub use place::{Attempt, Refusal};
+pub use refusal::{Attempt, Refusal};
 pub use stop::{How, Killed};

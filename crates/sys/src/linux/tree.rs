@@ -148,7 +148,8 @@ impl Tree {
         }
     }
 
-    /// What its members have in RAM, shared pages counted for each: an upper bound. 1 us a member, no allocation.
+    /// What its members have in RAM, shared pages counted for each: an upper bound, but for some 64
+    /// pages a thread or CPU that the kernel has not added up yet. 1 us a member, no allocation.
     pub fn rss(&self) -> Bytes {
         self.members.iter().map(Member::rss).fold(Bytes::ZERO, Bytes::plus)
     }

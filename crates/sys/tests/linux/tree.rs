@@ -28,9 +28,9 @@ fn children_and_their_children_are_members_and_all_of_them_die() {
     let child = shell("sleep 1000 & sh -c 'sleep 1000 & wait' & sleep 1000 & wait", None);
     let mut tree = Tree::new(again(&child.0), None).unwrap();
     until("five processes", || living(&mut tree) == 5);
-    assert!(tree.rss() > Bytes::kib(100));
+    assert!(tree.rss() > Bytes::ZERO);
     let pss = tree.pss().unwrap();
-    assert!(pss > Bytes::ZERO && pss <= tree.rss());
+    assert!(pss > Bytes::ZERO && pss <= tree.rss().plus(Bytes::mib(2)));
     let held: Vec<Process> = tree.processes().map(again).collect();
     let killed = tree.kill_all().unwrap();
     assert!(!killed.incomplete && killed.signalled == 5, "{killed:?}");
