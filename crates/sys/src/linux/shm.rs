@@ -159,7 +159,8 @@ impl ShmFile {
 /// since `started` (see [`Evidence`]). Nothing at all until the job is gone.
 ///
 /// Looks at the descriptors and mappings of every process: a millisecond or more; not for the critical moment.
-/// Where a living process cannot be asked, files that it could open are left alone.
+/// Where a living process cannot be asked, files that it could open are left alone: without privileges only files
+/// with mode 0600 are ever orphans.
 pub fn orphans(seen: &[FileId], started: SystemTime, uid: u32, job_gone: bool) -> Result<Vec<Orphan>> {
     if !job_gone {
         return Ok(Vec::new());

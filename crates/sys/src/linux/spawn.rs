@@ -3,7 +3,7 @@
 //! Touches what the child is: its cgroup, limits, OOM score, signal mask, session, descriptors. Never waits for the
 //! child (the guard reaps), and never lets it run outside its cgroup: if it cannot join, it does not start.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt as _;
@@ -145,7 +145,11 @@ impl Spawn<'_> {
         // SAFETY: the closure runs between fork and exec and makes nothing but async-signal-safe system calls on
         // memory that was prepared before the fork; it does not allocate.
         unsafe { command.pre_exec(move || child.prepare(&told)) };
-        let spawned = command.spawn().map_err(|error| refused(error, stage.get(), shown))?;
+        let spawned = command.spawn().map_err(|error| {
+            let changed = self.env.iter().rev().find(|(key, _)| key == "PATH");
+            let path = changed.map_or_else(|| std::env::var_os("PATH"), |(_, value)| value.clone());
+            refused(error, stage.get(), shown, path.as_deref())
+        })?;
         // Not reaped yet, so the pid is still the child's.
         Process::open(spawned.id()).map_err(|error| {
             let error = io::Error::from_raw_os_error(error.errno().unwrap_or(libc::ESRCH));
@@ -226,15 +230,25 @@ fn other(doing: &'static str, error: io::Error) -> SpawnError {
 }
 
 /// What a failed start means, by how far the child had come.
-fn refused(error: io::Error, stage: Stage, program: String) -> SpawnError {
+fn refused(error: io::Error, stage: Stage, program: String, path: Option<&OsStr>) -> SpawnError {
     match (stage, error.raw_os_error()) {
         (Stage::Exec, Some(libc::ENOENT | libc::ENOTDIR)) => SpawnError::NotFound(program),
+        // One folder of `PATH` that we may not look into is enough for this error.
+        (Stage::Exec, Some(libc::EACCES)) if !is_anywhere(&program, path) => SpawnError::NotFound(program),
         (Stage::Exec, Some(libc::EACCES | libc::EPERM | libc::ENOEXEC | libc::EISDIR | libc::ETXTBSY)) => {
             SpawnError::NotExecutable { program, error }
         }
         // std itself refuses a name with a zero byte in it.
         (stage, _) => SpawnError::Other { doing: stage.doing(), error },
     }
+}
+
+/// Whether a file of that name can be seen: where it says, or in a folder of `path`.
+fn is_anywhere(program: &str, path: Option<&OsStr>) -> bool {
+    if program.contains('/') {
+        return true;
+    }
+    path.is_some_and(|path| std::env::split_paths(path).any(|dir| dir.join(program).exists()))
 }
 
 impl From<SpawnError> for Error {

@@ -4,7 +4,7 @@ use oomguard_sys::wait;
 
 #[test]
 fn a_process_is_its_pid_and_its_start_time() {
-    let child = shell("sleep 1000", None);
+    let child = shell("exec sleep 1000", None);
     let (pid, start) = (child.0.pid(), child.0.start_time());
     assert_eq!(Process::adopt(pid, start).unwrap().pid(), pid);
     let error = Process::adopt(pid, start + 1).unwrap_err();
@@ -13,7 +13,7 @@ fn a_process_is_its_pid_and_its_start_time() {
 
 #[test]
 fn death_is_seen_before_it_is_reaped_and_nobody_else_is_signalled_after() {
-    let child = shell("sleep 1000", None);
+    let child = shell("exec sleep 1000", None);
     assert!(child.0.is_alive());
     child.0.signal(Signal::KILL).unwrap();
     assert!(child.0.wait_exit(SOON).unwrap());
@@ -30,13 +30,13 @@ fn nobody_has_an_impossible_pid() {
     for pid in [0, u32::MAX] {
         assert_eq!(Process::open(pid).unwrap_err().errno(), Some(libc::ESRCH));
     }
-    let child = shell("sleep 1000", None);
+    let child = shell("exec sleep 1000", None);
     assert_eq!(child.0.signal_number(4096).unwrap_err().errno(), Some(libc::EINVAL));
 }
 
 #[test]
 fn memory_is_only_taken_from_the_dying() {
-    let child = shell("sleep 1000", None);
+    let child = shell("exec sleep 1000", None);
     let alive = child.0.release_memory().unwrap_err();
     if alive.errno() == Some(libc::ENOSYS) {
         return crate::support::skip("mrelease", "this kernel has no process_mrelease");

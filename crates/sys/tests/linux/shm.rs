@@ -20,6 +20,9 @@ impl Folder {
     fn file(&self, name: &str, kib: usize) -> PathBuf {
         let path = self.0.join(name);
         std::fs::write(&path, vec![1; kib * 1024]).unwrap();
+        // As everybody makes them who makes them for himself. What others may open is left alone where there are
+        // processes that we may not ask.
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         path
     }
     fn orphans(&self, seen: &[shm::FileId], since: SystemTime) -> Vec<shm::Orphan> {
