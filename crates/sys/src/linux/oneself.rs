@@ -56,6 +56,12 @@ fn has_capability(number: u32) -> bool {
 
 /// Keeps our memory in RAM. Pages are locked when they are touched, so our resident set does not grow by it.
 pub fn lock_memory() -> Result<Locked> {
+    // Threads started later share one heap: each other arena of glibc maps 64 MiB, and all of it would be locked.
+    #[cfg(target_env = "gnu")]
+    // SAFETY: a documented setting of this process's allocator, two integers.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
     const CAP_IPC_LOCK: u32 = 14;
     let free = has_capability(CAP_IPC_LOCK) || getrlimit(Resource::Memlock).current.is_none();
     let now = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;

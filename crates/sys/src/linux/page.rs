@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | 0 | u64 | magic `OOMGUARD` |
 //! | 8 | u32 | version, 1 |
-//! | 12 | u32 | stop: low 8 bits 0 go on, 1 prune at the next check, 2 stop and exit; above them the number of the request |
+//! | 12 | u32 | stop: 0 go on, 1 prune at the next check, 2 stop and exit |
 //! | 16 | u32 | level: 0 normal, 1 warning, 2 critical |
 //! | 20 | u32 | relieve: goes up by one with every request to give back caches |
 //! | 24 | u64 | available bytes on the host |
@@ -77,18 +77,6 @@ pub enum Stop {
     Prune = 1,
     /// Stop and exit.
     Terminate = 2,
-}
-
-impl Stop {
-    /// What a request (the whole word, with its number) asks for.
-    pub const fn of(request: u32) -> Stop {
-        match request & 0xff {
-            0 => Stop::GoOn,
-            1 => Stop::Prune,
-            // Whatever a newer guard may mean by it, it is more than 1.
-            _ => Stop::Terminate,
-        }
-    }
 }
 
 /// The number that stands for a cause; 0 is none.
@@ -191,14 +179,10 @@ impl Writer {
         writer.map.fields().guard.store(std::process::id(), Ordering::Relaxed);
         Ok(writer)
     }
-    /// Asks the worker to stop, or takes that back. The cause is there before the request is seen. Every request
-    /// has another number, so that a worker answers each of them once.
+    /// Asks the worker to stop, or takes that back. The cause is there before the request is seen.
     pub fn stop(&self, stop: Stop, cause: Option<Cause>) {
-        let fields = self.map.fields();
-        let before = fields.stop.load(Ordering::Relaxed) >> 8;
-        let number = before.wrapping_add(u32::from(stop != Stop::GoOn)) & 0x00ff_ffff;
-        fields.cause.store(cause_code(cause), Ordering::Relaxed);
-        fields.stop.store(number << 8 | stop as u32, Ordering::Release);
+        self.map.fields().cause.store(cause_code(cause), Ordering::Relaxed);
+        self.map.fields().stop.store(stop as u32, Ordering::Release);
     }
     /// Asks the worker to give back caches.
     pub fn relieve(&self) {
@@ -263,11 +247,12 @@ impl Reader {
     }
     /// What the worker is asked to do.
     pub fn stop(&self) -> Stop {
-        Stop::of(self.map.fields().stop.load(Ordering::Acquire))
-    }
-    /// The request itself, with its number: one that was answered is not answered again.
-    pub fn request(&self) -> u32 {
-        self.map.fields().stop.load(Ordering::Acquire)
+        match self.map.fields().stop.load(Ordering::Acquire) {
+            0 => Stop::GoOn,
+            1 => Stop::Prune,
+            // Whatever a newer guard may mean by it, it is more than 1.
+            _ => Stop::Terminate,
+        }
     }
     /// The request itself, for a check that is one load. Valid as long as the reader lives.
     pub fn stop_word(&self) -> *const AtomicU32 {
