@@ -104,8 +104,7 @@ impl Engine {
         };
         let dying = |id: &JobId| {
             let job = &self.jobs[id.index()];
-            let helps =
-                |e: Ending| e.usage >= WORTH_WAITING && now.since(e.since) < MEMORY_BACK_WAIT;
+            let helps = |e: Ending| e.usage >= WORTH_WAITING && now.since(e.since) < MEMORY_BACK_WAIT;
             job.is_dying() && job.ending.is_some_and(helps)
         };
         if let Some(id) = self.ids().find(dying) {

@@ -89,7 +89,10 @@ fn the_spiker_goes_and_its_steady_neighbours_stay() {
 fn a_slow_shortage_is_braked_gently_relieve_then_prune_then_resume() {
     let mut world = World::new(Bytes::gib(16));
     world.stranger(Bytes::gib(8), Bytes::ZERO);
-    let job = world.add(unlimited(Enforcement::Cgroup2), Kind::grows(Bytes::gib(1), secs(5), Bytes::mib(100)).cooperates());
+    let job = world.add(
+        unlimited(Enforcement::Cgroup2),
+        Kind::grows(Bytes::gib(1), secs(5), Bytes::mib(100)).cooperates(),
+    );
     world.run_for(secs(75));
     assert_eq!(world.story.stages(job), ["start", "relieve", "prune", "resume"], "{}", world.story);
     let at = |wanted: &dyn Fn(&Effect) -> bool| world.story.did(wanted)[0];
@@ -109,7 +112,12 @@ fn an_unanswered_prune_leads_to_term_after_the_patience_and_to_kill_after_the_gr
     let kind = Kind { most: Bytes::mib(6200), ..Kind::grows(Bytes::gib(1), secs(5), Bytes::mib(100)) };
     let job = world.add(policy, kind.promises().ignores_term());
     world.until(secs(120), "kill", |e| matches!(e, Event::Kill { .. }));
-    assert_eq!(world.story.stages(job), ["start", "relieve", "prune", "terminate", "kill"], "{}", world.story);
+    assert_eq!(
+        world.story.stages(job),
+        ["start", "relieve", "prune", "terminate", "kill"],
+        "{}",
+        world.story
+    );
     let at = |wanted: &dyn Fn(&Effect) -> bool| world.story.did(wanted)[0];
     let prune = at(&|e| matches!(e, Effect::Prune(..)));
     let term = at(&|e| matches!(e, Effect::Terminate(..)));
@@ -171,7 +179,10 @@ fn one_shortage_takes_one_victim_though_the_kernel_hides_what_came_back() {
     let mut world = World::new(Bytes::gib(32));
     (world.hides_percent, world.hides_for) = (90, secs(2));
     for _ in 0..5 {
-        world.add(unlimited(WATCH), Kind { term: crate::world::Term::Exits(millis(20)), ..Kind::steady(Bytes::mib(1500)) });
+        world.add(
+            unlimited(WATCH),
+            Kind { term: crate::world::Term::Exits(millis(20)), ..Kind::steady(Bytes::mib(1500)) },
+        );
     }
     world.run_for(secs(10));
     // The kernel counts 150 MiB of the 1.5 GiB: still below the reserve.
@@ -281,7 +292,8 @@ fn other_growers_are_held_while_the_victim_dies_and_then_go_on() {
     assert_eq!(frozen.len(), 2, "{}", world.story);
     assert!(frozen.iter().all(|at| at.since(kill) < millis(1)));
     assert!(world.story.stages(jobs[2]).contains(&"kill"), "the fastest goes");
-    let back = world.until(secs(10), "memory back", |e| matches!(e, Event::MemoryBack { complete: true, .. }));
+    let back =
+        world.until(secs(10), "memory back", |e| matches!(e, Event::MemoryBack { complete: true, .. }));
     world.run_for(millis(100));
     let thawed = world.story.did(|e| matches!(e, Effect::Thaw(_)));
     assert_eq!(thawed.len(), 2, "{}", world.story);
@@ -292,7 +304,13 @@ fn other_growers_are_held_while_the_victim_dies_and_then_go_on() {
 fn a_job_that_begins_to_grow_while_a_victim_dies_is_held_as_well() {
     let mut world = World::new(Bytes::gib(32));
     world.add(unlimited(WATCH), Kind::spikes(Bytes::gib(1), secs(30)).stuck(secs(2)));
-    let late = world.add(unlimited(WATCH), Kind { steps: vec![(millis(25_700), 0), (FOREVER, Bytes::gib(8).0 as i64)], ..Kind::steady(Bytes::gib(9)) });
+    let late = world.add(
+        unlimited(WATCH),
+        Kind {
+            steps: vec![(millis(25_700), 0), (FOREVER, Bytes::gib(8).0 as i64)],
+            ..Kind::steady(Bytes::gib(9))
+        },
+    );
     world.run_for(secs(60));
     assert!(world.story.stages(late).contains(&"freeze"), "{}", world.story);
     assert_eq!(world.exhausted, 0, "{}", world.story);

@@ -5,7 +5,8 @@
 use std::time::Duration;
 
 use oomguard_core::{
-    Bytes, Enforcement, Exit, HostPolicy, Input, JobId, JobPolicy, LimitEvent, OnLimit, Restart, Urgency, Word,
+    Bytes, Enforcement, Exit, HostPolicy, Input, JobId, JobPolicy, LimitEvent, OnLimit, Restart, Urgency,
+    Word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::Config;
@@ -119,7 +120,19 @@ fn kind() -> impl Strategy<Value = Kind> {
         let shm_percent = if shm > 30 { (shm - 30) * 10 } else { 0 };
         let children = if children > 2 { 0 } else { children * 4 };
         let fill = Bytes::mib(fill);
-        Kind { term, order, stuck, checks, prunes, relieves, shm_percent, children, dies_per_gib, fill, ..shape }
+        Kind {
+            term,
+            order,
+            stuck,
+            checks,
+            prunes,
+            relieves,
+            shm_percent,
+            children,
+            dies_per_gib,
+            fill,
+            ..shape
+        }
     })
 }
 
@@ -194,7 +207,9 @@ fn play(world: &mut World, act: &Act) {
         }
         Act::Emptied(job) if gone(world, job) => world.input(Input::Emptied(JobId(job))),
         Act::Started(job) if !world.is_starting(JobId(job)) => world.input(Input::Started(JobId(job))),
-        Act::StartFailed(job) if !world.is_starting(JobId(job)) => world.input(Input::StartFailed(JobId(job))),
+        Act::StartFailed(job) if !world.is_starting(JobId(job)) => {
+            world.input(Input::StartFailed(JobId(job)))
+        }
         Act::Heard(job, word) => {
             let words =
                 [Word::Ready, Word::Stopping, Word::Alive, Word::Checks, Word::Trial(None), Word::Checkpoint];
@@ -224,6 +239,7 @@ fn play(world: &mut World, act: &Act) {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "how many worlds, not what happens in them")]
 fn cases(few: u32) -> u32 {
     std::env::var("OOMGUARD_SIM_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
 }

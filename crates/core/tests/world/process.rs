@@ -106,10 +106,11 @@ impl Process {
     /// The next moment at which its growth changes by itself, counted from `now`.
     pub fn next_change(&self, now: Instant) -> Instant {
         let rate = self.rate();
-        let mut next = if self.works() && self.frozen_since.is_none() { self.step_ends } else { Instant::NEVER };
+        let mut next =
+            if self.works() && self.frozen_since.is_none() { self.step_ends } else { Instant::NEVER };
         let mut reach = |target: f64| {
             let left = (target - self.used) / rate;
-            if left >= 0.0 && left < 1e9 {
+            if (0.0..1e9).contains(&left) {
                 next = next.min(now.after(Duration::from_secs_f64(left) + Duration::from_nanos(1)));
             }
         };

@@ -2,9 +2,7 @@
 
 use std::time::Duration;
 
-use oomguard_core::policy::{
-    BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, LEFTOVER_GRACE, MEMORY_BACK_WAIT,
-};
+use oomguard_core::policy::{BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, LEFTOVER_GRACE, MEMORY_BACK_WAIT};
 use oomguard_core::{
     Bytes, Cause, Effect, Event, Input, Instant, JobId, JobPolicy, Level, LimitEvent, Restart, Urgency,
 };
@@ -46,7 +44,6 @@ struct Seen {
     asks: Vec<Instant>,
     removed: Option<Urgency>,
     planned: bool,
-    changed: Option<Instant>,
     over: bool,
 }
 
@@ -130,13 +127,6 @@ impl Rules {
         }
     }
 
-    /// New rules for a living job: what it did was judged by the old ones.
-    pub fn changed(&mut self, now: Instant, job: JobId) {
-        if let Some(seen) = self.seen.get_mut(job.index()) {
-            seen.changed = Some(now);
-        }
-    }
-
     fn remove(&mut self, job: JobId, urgency: Urgency) {
         if let Some(seen) = self.seen.get_mut(job.index()) {
             seen.removed = Some(if seen.removed == Some(Urgency::Now) { Urgency::Now } else { urgency });
@@ -150,8 +140,14 @@ impl Rules {
     /// Holds one answer of the engine against the rules.
     pub fn check(&mut self, truth: &Truth, effects: &[Effect], events: &[Event]) -> Broken {
         for event in events {
-            if let Event::Started { job, .. } = event {
-                self.began(truth, *job)?;
+            match *event {
+                Event::Started { job, .. } => self.began(truth, job)?,
+                Event::Parked { job, .. } => {
+                    (self.seen[job.index()].over, self.seen[job.index()].planned) = (true, false);
+                }
+                // A tree that does not die does not hold up the others.
+                Event::Unkillable { job, .. } => self.seen[job.index()].planned = false,
+                _ => {}
             }
         }
         for effect in effects {
@@ -160,13 +156,6 @@ impl Rules {
         for event in events {
             if let Event::Ended { job, cause, .. } = *event {
                 self.ended(truth, job, cause)?;
-            }
-            if let Event::Parked { job, .. } = *event {
-                self.seen[job.index()].over = true;
-                self.seen[job.index()].planned = false;
-            }
-            if let Event::Unkillable { job, .. } = *event {
-                self.seen[job.index()].planned = false;
             }
         }
         self.pass(truth.now)
@@ -296,7 +285,10 @@ impl Rules {
         hold!(seen.removed.is_none(), "{job:?} started after it was removed");
         hold!(!seen.over, "{job:?} started after it was over");
         let since = seen.ended_at.map_or(Duration::MAX, |at| truth.now.since(at));
-        hold!(seen.alive || since >= seen.pause, "{job:?} started {since:?} after a failure: restart storm");
+        hold!(
+            seen.alive || since.saturating_add(SLACK) >= seen.pause,
+            "{job:?} started {since:?} after a failure: restart storm"
+        );
         seen.starting = true;
         seen.start_at = Some(truth.now);
         seen.planned = false;
