@@ -87,11 +87,16 @@ fn findings(place: &Place, host: &HostSample, sensors: &Sensors) -> Vec<Finding>
         findings.push(Finding { topic, what: what.to_owned(), ok, proof, remedy });
     };
     let remedy = match systemd::scope_command(&["oomguard".into()]) {
-        Some(_) => "none needed: `run` and `up` start themselves in a scope of your systemd, which delegates one",
-        None => "run as root, or in a login session with a user systemd (`loginctl enable-linger`), or give \
-                 `--cgroup-parent` a cgroup that you may write",
+        Some(_) => {
+            "none needed: `run` and `up` start themselves in a scope of your systemd, which delegates one"
+        }
+        None => {
+            "run as root, or in a login session with a user systemd (`loginctl enable-linger`), or give \
+                 `--cgroup-parent` a cgroup that you may write"
+        }
     };
-    let proof = place.refusal.clone().or_else(|| place.path().map(|p| format!("made, limited, read back: {p}")));
+    let proof =
+        place.refusal.clone().or_else(|| place.path().map(|p| format!("made, limited, read back: {p}")));
     add("enforcement", "cgroup", place.parent.is_some(), proof.unwrap_or_default(), Some(remedy));
     for note in &place.notes {
         add("enforcement", "note", true, note.clone(), None);
@@ -99,7 +104,13 @@ fn findings(place: &Place, host: &HostSample, sensors: &Sensors) -> Vec<Finding>
     add("sensors", "MemAvailable", true, format!("{} of {}", host.available, host.total), None);
     let pressure = sensors.pressure();
     let proof = pressure.map_or_else(|why| format!("{why:?}"), |()| "readable".to_owned());
-    add("sensors", "pressure (PSI)", pressure.is_ok(), proof, Some("boot with `psi=1`; only thrashing goes unnoticed without"));
+    add(
+        "sensors",
+        "pressure (PSI)",
+        pressure.is_ok(),
+        proof,
+        Some("boot with `psi=1`; only thrashing goes unnoticed without"),
+    );
     for step in prepare::prepare() {
         let proof = step.refused.clone().unwrap_or_else(|| step.gives.to_owned());
         add("privileges", step.what, step.refused.is_none(), proof, Some("run as root, or go without"));

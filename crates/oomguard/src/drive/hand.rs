@@ -41,8 +41,10 @@ pub struct Hand {
     pub charged_peak: Bytes,
     /// What it was last seen to use.
     pub last_usage: Option<Bytes>,
-    /// What its members are known by where there is no cgroup: `OOMGUARD_JOB=...`.
-    pub mark: Option<String>,
+    /// What its members are known by where there is no cgroup: a variable of their environment and its value.
+    pub mark: Option<(String, String)>,
+    /// The kernel has killed in it, and its log has not been asked yet whom.
+    pub kernel_killed: bool,
     counters: Counters,
     pids: Vec<u32>,
     main_ended: bool,
@@ -66,6 +68,7 @@ impl Hand {
             charged_peak: Bytes::ZERO,
             last_usage: None,
             mark: None,
+            kernel_killed: false,
             pids: Vec::with_capacity(256),
             counters: Counters::default(),
             main_ended: false,
@@ -88,12 +91,14 @@ impl Hand {
     /// It holds a job from now on.
     pub fn hold(&mut self, main: Process) {
         if self.leaf.is_none() {
-            let mark = self.mark.clone().map(|mark| ("OOMGUARD_JOB".to_owned(), mark));
+            let mark = self.mark.clone();
             self.tree = Process::adopt(main.pid(), main.start_time()).and_then(|p| Tree::new(p, mark)).ok();
+            // A job that was taken over has descendants already.
+            let _ = self.tree.as_mut().map(Tree::rescan);
         }
         (self.largest, self.charged_peak, self.last_usage) = (None, Bytes::ZERO, None);
         self.main = Some(main);
-        self.main_ended = false;
+        (self.main_ended, self.kernel_killed) = (false, false);
         self.populated = true;
         self.scanned = Instant(0);
         self.counters = self.leaf.as_mut().and_then(|leaf| leaf.events().ok()).unwrap_or_default();
@@ -186,12 +191,7 @@ impl Hand {
             self.tree.as_ref().map(|tree| tree.signal_all(signal));
             return Ok(());
         };
-        leaf.pids(&mut self.pids)?;
-        for pid in &self.pids {
-            // Gone or not ours to signal: the kill that follows tells.
-            let _ = Process::open(*pid).and_then(|process| process.signal(signal));
-        }
-        Ok(())
+        leaf.signal(signal).map(|_| ())
     }
 
     /// SIGKILL to the whole tree, and its memory back as fast as the kernel can. The first step allocates nothing.
@@ -235,7 +235,10 @@ impl Hand {
             return true;
         }
         match (&self.leaf, &self.tree) {
-            (Some(leaf), _) => leaf.pids(&mut self.pids).is_ok() && self.pids.contains(&pid),
+            (Some(leaf), _) => {
+                self.pids.clear();
+                leaf.pids(&mut self.pids).is_ok() && self.pids.contains(&pid)
+            }
             (None, Some(tree)) => tree.processes().any(|process| process.pid() == pid),
             (None, None) => false,
         }
@@ -249,9 +252,11 @@ impl Hand {
 
     /// Looks for its largest process, for whoever wants to know who it was.
     pub fn find_largest(&mut self) {
+        self.pids.clear();
         let found = match (&self.leaf, &self.tree) {
             (Some(leaf), _) if leaf.pids(&mut self.pids).is_ok() => {
-                describe_largest(Path::new("/proc"), &self.pids).map(|found| (found.pid, found.comm, found.rss))
+                describe_largest(Path::new("/proc"), &self.pids)
+                    .map(|found| (found.pid, found.comm, found.rss))
             }
             (None, Some(tree)) => tree.largest(),
             _ => None,
@@ -270,7 +275,9 @@ impl Still {
     /// Stops it; whether it stands still. Without any process it does.
     pub fn hold(&self) -> bool {
         match (&self.leaf, &self.main) {
-            (Some(leaf), _) => leaf.freeze().is_ok() && leaf.wait_frozen(Duration::from_secs(1)).unwrap_or(false),
+            (Some(leaf), _) => {
+                leaf.freeze().is_ok() && leaf.wait_frozen(Duration::from_secs(1)).unwrap_or(false)
+            }
             (None, Some(main)) => main.signal(Signal::STOP).is_ok() || !main.is_alive(),
             (None, None) => true,
         }

@@ -17,14 +17,16 @@ pub mod up;
 
 use std::collections::VecDeque;
 
-use oomguard_core::{Enforcement, Engine, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency};
-use oomguard_sys::cgroup::Parent;
+use oomguard_core::{
+    Bytes, Enforcement, Engine, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency,
+};
+use oomguard_sys::cgroup::{Parent, ParentOptions};
+use oomguard_sys::clock;
+use oomguard_sys::kmsg::Kmsg;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Poller, Received, Signals, reap};
-use oomguard_sys::clock;
-use oomguard_sys::kmsg::Kmsg;
 
 use crate::error::Error;
 use crate::record::{Notice, Record, Roster};
@@ -91,13 +93,24 @@ pub struct Guard {
     kmsg: Option<Kmsg>,
     samples: Vec<JobSample>,
     host: HostSample,
+    /// To find the parent again, and the ceiling that it is to have.
+    options: ParentOptions,
+    ceiling: Option<Bytes>,
+    /// Told to the sinks, but not yet to the verb.
+    noted: VecDeque<Record>,
     /// What holds a job here.
     pub enforcement: Enforcement,
 }
 
 impl Guard {
     /// A guard without jobs.
-    pub fn new(engine: Engine, mut sensors: Sensors, place: Place, sinks: Sinks, roster: Roster) -> Result<Guard, Error> {
+    pub fn new(
+        engine: Engine,
+        mut sensors: Sensors,
+        place: Place,
+        sinks: Sinks,
+        roster: Roster,
+    ) -> Result<Guard, Error> {
         let fail = |what: &str, error: oomguard_sys::Error| Error::new(format!("could not {what}: {error}"));
         let signals = Signals::block().map_err(|e| fail("watch for signals", e))?;
         let reaper = Reaper::start().map_err(|e| fail("start the helper that takes memory back", e))?;
@@ -116,6 +129,9 @@ impl Guard {
             poller,
             signals,
             reaper,
+            options: place.options,
+            ceiling: None,
+            noted: VecDeque::new(),
             starts: VecDeque::new(),
             kmsg: Kmsg::open().ok(),
             samples: Vec::new(),
@@ -238,9 +254,8 @@ impl Guard {
     fn read_limit_events(&mut self, job: JobId) {
         let now = clock::now();
         if let Some(event) = self.hands[job.index()].limit_event() {
-            if event != LimitEvent::Soft {
-                self.hands[job.index()].name_the_killed(self.kmsg.as_mut());
-            }
+            // Who it was is asked when all is over: reading the log takes memory and time.
+            self.hands[job.index()].kernel_killed |= event != LimitEvent::Soft;
             self.engine.handle(now, Input::Limit(job, event));
         }
     }
@@ -251,6 +266,9 @@ impl Guard {
             if self.hands[index].has_become_empty() {
                 let job = JobId(index as u16);
                 self.read_limit_events(job);
+                if std::mem::take(&mut self.hands[index].kernel_killed) {
+                    self.hands[index].name_the_killed(self.kmsg.as_mut());
+                }
                 self.poller.remove(EMPTY | u64::from(job.0));
                 self.engine.handle(now, Input::Emptied(job));
             }
@@ -282,16 +300,33 @@ impl Guard {
 
     /// Tells what the engine had to say.
     fn tell_all(&mut self, verb: &mut impl Verb) {
-        while let Some(event) = self.engine.event() {
-            let record = Record::now(clock::now(), event);
+        loop {
+            while let Some(record) = self.noted.pop_front() {
+                verb.told(self, &record);
+            }
+            let Some(event) = self.engine.event() else { return };
+            let record = Record::now(clock::now(), self.complete(event));
             self.sinks.tell(&record, &self.roster);
             verb.told(self, &record);
         }
     }
 
+    /// Where memory ended a job, the kernel's own high-water mark is the truth: a spike fits between two looks.
+    fn complete(&self, event: Event) -> Event {
+        match event {
+            Event::Ended { job, cause, exit, age, peak } if cause.is_memory() => {
+                let peak = peak.max(self.hands[job.index()].charged_peak);
+                Event::Ended { job, cause, exit, age, peak }
+            }
+            event => event,
+        }
+    }
+
     /// Tells something that only the driver knows.
     pub fn note(&mut self, notice: Notice) {
-        self.sinks.tell(&Record::now(clock::now(), notice), &self.roster);
+        let record = Record::now(clock::now(), notice);
+        self.sinks.tell(&record, &self.roster);
+        self.noted.push_back(record);
     }
 
     /// The machine as it was last seen.

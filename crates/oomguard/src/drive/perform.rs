@@ -3,14 +3,18 @@
 use std::time::SystemTime;
 
 use oomguard_core::{Bytes, Cause, Effect, Input, JobId};
-use oomguard_sys::cgroup::Limits;
 use oomguard_sys::Error;
+use oomguard_sys::cgroup::Limits;
 use oomguard_sys::page::{self, Stop};
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::{clock, shm};
 
-use super::{Guard, Verb};
+use super::place::{GONE, open_parent};
+use super::{Guard, Hand, Verb};
 use crate::record::Notice;
+
+/// Smaller shared-memory files are left alone: they are no shortage, and the kernel's counts are not that exact.
+const WORTH_REMOVING: Bytes = Bytes::mib(1);
 
 impl Guard {
     /// Performs until the engine has nothing more to say. Starts are only noted.
@@ -54,7 +58,12 @@ impl Guard {
         let attempt = self.engine.view(job, clock::now()).map_or(1, |view| view.attempt + 1);
         let hand = &mut self.hands[job.index()];
         hand.born = SystemTime::now();
-        let started = match hand.make_leaf(self.parent.as_ref()) {
+        let mut leaf = hand.make_leaf(self.parent.as_ref());
+        if leaf.as_ref().is_err_and(|error| error.errno() == Some(GONE)) && self.find_parent_again() {
+            leaf = self.hands[job.index()].make_leaf(self.parent.as_ref());
+        }
+        let hand = &mut self.hands[job.index()];
+        let started = match leaf {
             Ok(()) => verb.start(job, attempt, hand).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
@@ -71,6 +80,16 @@ impl Guard {
                 self.engine.handle(clock::now(), Input::StartFailed(job));
             }
         }
+    }
+
+    /// Somebody has removed the parent while no job was in it; whether there is one again.
+    fn find_parent_again(&mut self) -> bool {
+        let Ok(parent) = open_parent(&self.options) else { return false };
+        self.parent = Some(parent);
+        if let Some(ceiling) = self.ceiling {
+            self.set_ceiling(ceiling);
+        }
+        true
     }
 
     /// Takes a job in hand and watches it.
@@ -127,6 +146,7 @@ impl Guard {
 
     fn set_ceiling(&mut self, ceiling: Bytes) {
         let Some(parent) = &mut self.parent else { return };
+        self.ceiling = Some(ceiling);
         let ceiling = parent.inherited_limit().map_or(ceiling, |limit| ceiling.min(limit));
         if let Err(error) = parent.set_ceiling(ceiling) {
             self.note(Notice::EffectFailed {
@@ -141,7 +161,7 @@ impl Guard {
     fn clean(&mut self, job: JobId, cause: Cause) {
         self.unwatch(job);
         if cause.is_memory() {
-            let (files, bytes) = remove_orphans(self.hands[job.index()].born);
+            let (files, bytes) = remove_orphans(&self.hands[job.index()]);
             if files > 0 {
                 self.note(Notice::ShmRemoved { job: Some(job), files, bytes });
             }
@@ -163,12 +183,21 @@ impl Guard {
     }
 }
 
-/// Shared-memory files of our user that are younger than the job and that no living process has open.
-fn remove_orphans(born: SystemTime) -> (u32, Bytes) {
-    let uid = rustix::process::getuid().as_raw();
+/// Shared-memory files of our user that are younger than the job and that no living process has open, as long as
+/// the dead job's cgroup is still charged for so much: a file of somebody else is charged to somebody else. Largest
+/// first, because they are what it died of. Without a cgroup nothing tells whose they are, and they stay.
+fn remove_orphans(hand: &Hand) -> (u32, Bytes) {
     let mut removed = (0, Bytes::ZERO);
-    for orphan in shm::orphans(&[], born, uid, true).unwrap_or_default() {
-        if shm::remove(&orphan).unwrap_or(false) {
+    let Some(leaf) = &hand.leaf else { return removed };
+    let charged = || leaf.shmem().unwrap_or(Bytes::ZERO);
+    if charged() < WORTH_REMOVING {
+        return removed;
+    }
+    let uid = rustix::process::getuid().as_raw();
+    let mut orphans = shm::orphans(&[], hand.born, uid, true).unwrap_or_default();
+    orphans.sort_by_key(|orphan| std::cmp::Reverse(orphan.file.allocated));
+    for orphan in orphans.iter().filter(|orphan| orphan.file.allocated >= WORTH_REMOVING) {
+        if orphan.file.allocated <= charged() && shm::remove(orphan).unwrap_or(false) {
             removed = (removed.0 + 1, removed.1.plus(orphan.file.allocated));
         }
     }

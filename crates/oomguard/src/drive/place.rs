@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Bytes, Enforcement};
-use oomguard_sys::cgroup::{Parent, ParentOptions};
+use oomguard_sys::cgroup::{Parent, ParentOptions, Refusal};
 use oomguard_sys::systemd;
 
 use crate::cli::Require;
@@ -22,7 +22,29 @@ pub struct Place {
     pub notes: Vec<String>,
     /// Why there is no cgroup, and what to do about it.
     pub refusal: Option<String>,
+    /// To find it again, should somebody remove it.
+    pub options: ParentOptions,
 }
+
+/// Another guard that leaves may take an empty parent away while we look at it; so often we make it again.
+const TRIES: u32 = 4;
+
+/// Opens the parent, made again if it vanishes under our hands.
+pub(super) fn open_parent(options: &ParentOptions) -> Result<Parent, Refusal> {
+    let mut opened = Parent::open(options);
+    for _ in 1..TRIES {
+        match &opened {
+            Err(refusal) if refusal.attempts.iter().any(|attempt| attempt.errno == Some(GONE)) => {
+                opened = Parent::open(options);
+            }
+            _ => break,
+        }
+    }
+    opened
+}
+
+/// `ENOENT`.
+pub(super) const GONE: i32 = rustix::io::Errno::NOENT.raw_os_error();
 
 impl Place {
     /// Finds the best place. Without rights of our own we are started again inside a systemd scope that has
@@ -42,14 +64,16 @@ impl Place {
     /// The same, without being started again: for `doctor`.
     pub fn probe(explicit: Option<&Path>) -> Place {
         let options = ParentOptions { explicit: explicit.map(PathBuf::from), ..ParentOptions::default() };
-        match Parent::open(&options) {
+        match open_parent(&options) {
             Ok(parent) => Place {
+                options,
                 enforcement: parent.enforcement(),
                 notes: parent.notes().to_vec(),
                 parent: Some(parent),
                 refusal: None,
             },
             Err(refusal) => Place {
+                options,
                 parent: None,
                 enforcement: Enforcement::Rlimit,
                 notes: vec![
@@ -59,6 +83,13 @@ impl Place {
                 ],
                 refusal: Some(refusal.to_string()),
             },
+        }
+    }
+
+    /// Leaves it as it was found; what others use stays.
+    pub fn leave(self) {
+        if let Some(parent) = self.parent {
+            let _ = parent.remove();
         }
     }
 

@@ -24,8 +24,20 @@ pub fn prepare() -> Vec<Step> {
     vec![
         step("become subreaper", "orphans of a job come back to the guard", oneself::become_subreaper()),
         step("timer slack 1 ns", "the guard wakes when it asked to", oneself::timer_slack()),
-        step("SCHED_FIFO", "the guard runs even when every core is busy", oneself::schedule_first().map(|_| ())),
-        step("lower oom_score_adj", "the kernel kills the guard last", oneself::lower_oom_score().map(|_| ())),
-        step("lock memory", "the guard's own pages stay when memory is gone", oneself::lock_memory().map(|_| ())),
+        step(
+            "SCHED_FIFO",
+            "the guard runs even when every core is busy",
+            oneself::schedule_first().map(|_| ()),
+        ),
+        step(
+            "lower oom_score_adj",
+            "the kernel kills the guard last",
+            oneself::lower_oom_score().map(|_| ()),
+        ),
+        step(
+            "lock memory",
+            "the guard's own pages stay when memory is gone",
+            oneself::lock_memory().map(|_| ()),
+        ),
     ]
 }

@@ -12,10 +12,10 @@ use oomguard_core::{
     Bytes, Cause, Engine, Event, Exit, HostPolicy, HostSample, Input, Instant, JobId, JobPolicy, Urgency,
 };
 use oomguard_sys::cgroup::Limits;
+use oomguard_sys::clock;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::{Session, Spawn, SpawnError};
 use oomguard_sys::wait::Received;
-use oomguard_sys::clock;
 
 use super::{Guard, Hand, JOB_OOM_SCORE, Place, Sensors, Verb, place, prepare, sensors};
 use crate::cli;
@@ -25,6 +25,8 @@ use crate::sink::report::Closing;
 use crate::sink::{Human, JsonLines, Report, Sinks};
 
 const JOB: JobId = JobId(0);
+/// The variable that members of the job are known by.
+const MARK: &str = "OOMGUARD_RUN";
 
 /// Runs the command; gives the exit code.
 pub fn run(cli: cli::Run) -> Result<u8, Error> {
@@ -32,14 +34,15 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
     let host = sensors.host(None);
     let policy = host_policy(&cli, &host);
     preflight(&host, &policy)?;
-    let place = Place::find(cli.place.cgroup_parent.as_deref());
-    place.must_be(cli.require)?;
+    if let Some(path) = &cli.report {
+        // Not after hours of work.
+        Report::can_be_written(path)?;
+    }
     let limit = cli.memory_limit.map(|limit| limit.of(host.total));
-    if let (Some(_), None, Some(refusal)) = (limit, &place.parent, &place.refusal) {
-        if cli.require.is_none() && !cli.best_effort {
-            return Err(Error::new(format!("no cgroup can hold the tree to its limit here\n{refusal}"))
-                .hint("`--require rlimit` accepts a limit per process with the guard watching the sum; `--best-effort` whatever there is"));
-        }
+    let place = Place::find(cli.place.cgroup_parent.as_deref());
+    if let Err(error) = place.must_be(cli.require).and_then(|()| is_enough(&cli, limit, &place)) {
+        place.leave();
+        return Err(error);
     }
     let job = JobPolicy {
         limit,
@@ -56,15 +59,31 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
     let code = verb.exit_code();
     verb.last_line(&guard, host.total);
     guard.sinks.finish();
-    if let Some(path) = &cli.report {
-        let closing = Closing { exit_code: code, largest: guard.hands[0].largest.clone() };
-        report.borrow().write(path, &closing)?;
-    }
     if let Some(parent) = guard.parent.take() {
         // Other guards may share it.
         let _ = parent.remove();
     }
+    if let Some(path) = &cli.report {
+        let closing = Closing { exit_code: code, largest: guard.hands[0].largest.clone() };
+        // What the command came to is worth more than how it is told.
+        if let Err(error) = report.borrow().write(path, &closing) {
+            eprintln!("oomguard: {}", error.message);
+        }
+    }
     Ok(code)
+}
+
+/// A limit that was asked for is enforced, or somebody has said that it need not be.
+fn is_enough(cli: &cli::Run, limit: Option<Bytes>, place: &Place) -> Result<(), Error> {
+    match (limit, &place.refusal) {
+        (Some(_), Some(refusal)) if cli.require.is_none() && !cli.best_effort => {
+            Err(Error::new(format!("no cgroup can hold the tree to its limit here\n{refusal}")).hint(
+                "`--require rlimit` accepts a limit per process with the guard watching the sum; `--best-effort` \
+                 whatever there is",
+            ))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn words(command: &[OsString]) -> Vec<String> {
@@ -123,7 +142,8 @@ fn arm(
     let label = words(&cli.command[..1]).remove(0);
     roster.set(JOB, Entry { name: "run".to_owned(), label, limit: job.limit, ..Entry::default() });
     let enforcement = place.enforcement;
-    let mut guard = Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
+    let mut guard =
+        Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
     let limits = job.limit.map(|memory| Limits {
         swap: Some(cli.swap_limit.of(host.total)),
         whole_job: cli.on_limit == cli::LimitScope::Job,
@@ -155,7 +175,11 @@ struct Run<'a> {
 
 impl Verb for Run<'_> {
     fn start(&mut self, _: JobId, _: u32, hand: &mut Hand) -> Result<Process, SpawnError> {
+        // Whoever runs away from the tree carries this along; it is looked for only where no cgroup holds it.
+        let mark = format!("{}-{:x}", std::process::id(), clock::now().0);
+        hand.mark = Some((MARK.to_owned(), mark.clone()));
         let spawn = Spawn {
+            env: &[(MARK.into(), Some(mark.into()))],
             leaf: hand.leaf.as_ref(),
             rlimit_data: place::rlimit_data(hand.enforcement, self.job.limit),
             oom_score_adj: Some(JOB_OOM_SCORE),
@@ -169,23 +193,23 @@ impl Verb for Run<'_> {
     /// The terminal's signals have reached the command already; those that were sent to us alone are passed on.
     /// The second within the grace kills.
     fn signal(&mut self, guard: &mut Guard, signal: Received) {
+        let number = Signal::from_named_raw(signal.signal);
+        if let Some(Signal::USR1 | Signal::USR2) = number {
+            return pass_on(guard, signal.signal);
+        }
         let now = clock::now();
         let again = self.asked.is_some_and(|(_, at)| now.since(at) <= self.cli.grace);
         self.asked = Some((signal.signal, now));
         if again {
             guard.engine.handle(now, Input::Remove(JOB, Urgency::Now));
         } else if !signal.is_from_terminal() {
-            if let Some(main) = guard.hands[0].main.as_ref() {
-                let _ = main.signal_number(signal.signal);
-            }
+            pass_on(guard, signal.signal);
         }
     }
 
-    fn told(&mut self, guard: &mut Guard, record: &Record) {
+    fn told(&mut self, _: &mut Guard, record: &Record) {
         match record.told {
             Told::Engine(Event::Ended { cause, exit, peak, age, .. }) => {
-                // At a limit the kernel's own high-water mark is the truth; a spike fits between two looks.
-                let peak = if cause.is_memory() { peak.max(guard.hands[0].charged_peak) } else { peak };
                 self.ended = Some((cause, exit, peak, age));
             }
             Told::Engine(Event::Kill { available, .. } | Event::Brake { available, .. }) => {
@@ -193,6 +217,14 @@ impl Verb for Run<'_> {
             }
             _ => {}
         }
+    }
+}
+
+/// To the command, unless it has ended this moment.
+fn pass_on(guard: &Guard, signal: i32) {
+    let hand = &guard.hands[JOB.index()];
+    if let Some(main) = hand.main.as_ref().filter(|_| hand.has_main()) {
+        let _ = main.signal_number(signal);
     }
 }
 

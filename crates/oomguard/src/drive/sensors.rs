@@ -30,9 +30,8 @@ impl Sensors {
         let proc_root = Path::new(PROC);
         let mut meminfo = Meminfo::open(proc_root)
             .map_err(|e| Error::new(format!("could not read the machine's memory: {e}")))?;
-        let last = meminfo
-            .read()
-            .map_err(|e| Error::new(format!("could not read the machine's memory: {e}")))?;
+        let last =
+            meminfo.read().map_err(|e| Error::new(format!("could not read the machine's memory: {e}")))?;
         Ok(Sensors {
             meminfo,
             last,

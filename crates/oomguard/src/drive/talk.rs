@@ -75,5 +75,10 @@ pub fn restart(cli: &cli::Restart) -> Result<u8, Error> {
 
 /// Ends the guard and its workers.
 pub fn stop(cli: &cli::Stop) -> Result<u8, Error> {
-    done(&cli.talk, &Request { now: cli.now, ..Request::new(Verb::Stop) }, "stopping", "there is nothing to stop")
+    done(
+        &cli.talk,
+        &Request { now: cli.now, ..Request::new(Verb::Stop) },
+        "stopping",
+        "there is nothing to stop",
+    )
 }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::jsonl;
 use crate::error::Error;
 use crate::record::{Notice, Record, Roster, Told};
-use crate::state::write_whole;
+use crate::state::{can_write_beside, write_whole};
 
 /// Events kept from the start, and again from the end.
 const KEPT: usize = 2000;
@@ -114,6 +114,15 @@ impl Report {
             "events": self.first.iter().chain(&self.last).collect::<Vec<_>>(),
             "events_left_out": self.left_out,
         })
+    }
+
+    /// Refuses a path that could not be written in the end. Touches a file beside it, for a moment.
+    pub fn can_be_written(path: &Path) -> Result<(), Error> {
+        let error = match std::fs::symlink_metadata(path) {
+            Ok(meta) if meta.is_dir() => Err(std::io::ErrorKind::IsADirectory.into()),
+            _ => can_write_beside(path),
+        };
+        error.map_err(|error| Error::io("write the report", path, &error))
     }
 
     /// Writes the document to `path`, whole or not at all.

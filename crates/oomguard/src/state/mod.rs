@@ -17,7 +17,7 @@ pub use lock::{Guard, Lock};
 pub use runtime::Runtime;
 pub use snapshot::{Loaded, State, Worker};
 pub use studies::Study;
-pub use write::write_whole;
+pub use write::{can_write_beside, write_whole};
 
 /// A short name for `path` that is the same on every run (64-bit FNV-1a, 16 hexadecimal digits).
 pub(crate) fn key(path: &std::path::Path) -> String {

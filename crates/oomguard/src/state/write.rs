@@ -18,6 +18,13 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     written
 }
 
+/// Whether [`write_whole`] has a chance: a file beside `path` can be made and removed.
+pub fn can_write_beside(path: &Path) -> io::Result<()> {
+    let beside = beside(path);
+    write_synced(&beside, b"", 0o600)?;
+    fs::remove_file(&beside)
+}
+
 fn beside(path: &Path) -> PathBuf {
     let mut name = std::ffi::OsString::from(".");
     name.push(path.file_name().unwrap_or_default());

@@ -39,7 +39,9 @@ impl Up {
         match request.verb {
             control::Verb::Status => Ok(json!({"ok": true, "status": self.status(guard)})),
             control::Verb::Watch => Ok(json!({"ok": true})),
-            control::Verb::Reload => self.reload(guard).map(|changes| json!({"ok": true, "changes": changes})),
+            control::Verb::Reload => {
+                self.reload(guard).map(|changes| json!({"ok": true, "changes": changes}))
+            }
             control::Verb::Restart => {
                 for job in &jobs {
                     guard.engine.handle(now, Input::Restart(*job));
@@ -124,7 +126,9 @@ fn status_of(worker: &super::Worker, guard: &Guard, now: oomguard_core::Instant)
             Phase::Running if view.frozen => control::Phase::Frozen,
             Phase::Running if view.asked.is_some() => control::Phase::Pruning,
             Phase::Running => control::Phase::Running,
-            Phase::Terminating | Phase::Killing | Phase::Draining | Phase::Settling => control::Phase::Stopping,
+            Phase::Terminating | Phase::Killing | Phase::Draining | Phase::Settling => {
+                control::Phase::Stopping
+            }
             Phase::Unkillable => control::Phase::Unkillable,
             Phase::Parked => control::Phase::Parked,
             Phase::Over => control::Phase::Done,

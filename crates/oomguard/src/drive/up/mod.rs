@@ -14,10 +14,10 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
+use oomguard_sys::clock;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Received};
-use oomguard_sys::clock;
 
 use super::{Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
 use crate::cli;
@@ -98,13 +98,16 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     if config.pools.is_empty() {
         return Err(no_pool(&config));
     }
-    let place = Place::find(config.cgroup_parent.as_deref());
-    require(&config, &place)?;
-
+    // The lock first: a second guard is refused before it has touched anything.
     let state = StateDir::open(&StateDir::locate(&config, &env))?;
     let runtime = Runtime::locate(state.path(), &env, rustix::process::getuid().as_raw());
     runtime.create()?;
     let lock = Lock::take(&state, &runtime.socket())?;
+    let place = Place::find(config.cgroup_parent.as_deref());
+    if let Err(error) = require(&config, &place) {
+        place.leave();
+        return Err(error);
+    }
     let policy = config.memory.host_policy(host.total, sensors::cores());
     let mut notes = place.notes.clone();
     let refused = |step: prepare::Step| step.refused.map(|why| format!("{}: {why}", step.what));
@@ -166,8 +169,10 @@ fn require(config: &Config, place: &Place) -> Result<(), Error> {
         Some(wanted) if place.enforcement > wanted => {
             let why = place.refusal.clone().unwrap_or_else(|| place.notes.join("; "));
             let (wanted, found) = (wanted.name(), place.enforcement.name());
-            Err(Error::new(format!("`[memory] require = \"{wanted}\"`, but only `{found}` is to be had here\n{why}"))
-                .hint("`oomguard doctor` shows what was tried"))
+            Err(Error::new(format!(
+                "`[memory] require = \"{wanted}\"`, but only `{found}` is to be had here\n{why}"
+            ))
+            .hint("`oomguard doctor` shows what was tried"))
         }
         _ => Ok(()),
     }
@@ -212,7 +217,8 @@ impl Up {
     /// Last words: the trials of the dead are told, the books closed, what was made is removed.
     fn leave(&mut self, mut guard: Guard) {
         self.reap_trials(&mut guard);
-        let unkillable = |job| guard.engine.view(job, clock::now()).is_some_and(|v| v.phase == Phase::Unkillable);
+        let unkillable =
+            |job| guard.engine.view(job, clock::now()).is_some_and(|v| v.phase == Phase::Unkillable);
         if !self.workers.iter().any(|worker| unkillable(worker.job)) {
             self.state.clear();
         }
@@ -241,6 +247,7 @@ impl Verb for Up {
         match Signal::from_named_raw(signal.signal) {
             Some(Signal::HUP) => drop(self.reload(guard)),
             Some(Signal::USR1) => guard.sinks.reopen(),
+            Some(Signal::USR2) => {}
             _ if std::mem::replace(&mut self.asked, true) => guard.shut_down(Urgency::Now, name),
             _ => guard.shut_down(Urgency::Graceful, name),
         }

@@ -64,7 +64,8 @@ impl Up {
     ) -> JobId {
         let names = self.config.worker_name(&pool, number);
         let job = JobId(guard.hands.len() as u16);
-        let log = WorkerLog::new(&self.config.log.dir, &names.name, self.config.log.max_size, self.config.log.keep);
+        let log =
+            WorkerLog::new(&self.config.log.dir, &names.name, self.config.log.max_size, self.config.log.keep);
         let limits = limits(&pool, self.config.memory.swap_limit);
         guard.roster.set(
             job,
@@ -123,7 +124,11 @@ impl Up {
         let page = self.runtime.page(&worker.names.name);
         let _ = std::fs::remove_file(&page);
         hand.page = page::Writer::create(&page).ok();
-        let _ = worker.log.banner(&format!("{} attempt {attempt} started {}", worker.names.name, Timestamp::now()));
+        let _ = worker.log.banner(&format!(
+            "{} attempt {attempt} started {}",
+            worker.names.name,
+            Timestamp::now()
+        ));
         let output = worker.log.open().map_err(failed("open the worker's log"))?;
         let again: OwnedFd = output.try_clone().map_err(failed("open the worker's log"))?.into();
         let argv: Vec<OsString> = worker.pool.command.iter().map(OsString::from).collect();
@@ -197,7 +202,8 @@ impl Up {
             if worker.log.due() {
                 let log = worker.log.clone();
                 let still = guard.hands[worker.job.index()].still(guard.parent.as_ref());
-                worker.turning = Some(std::thread::spawn(move || log.rotate(|| still.hold(), || still.release())));
+                worker.turning =
+                    Some(std::thread::spawn(move || log.rotate(|| still.hold(), || still.release())));
             }
         }
     }

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Bytes, Reading};
+use rustix::process::Signal;
 
 use super::dirs;
 use super::members::Members;
@@ -183,6 +184,19 @@ impl Leaf {
             });
         }
         result
+    }
+    /// Sends a signal to every process of it, also of those in cgroups below it; how many got it.
+    pub fn signal(&self, signal: Signal) -> Result<u32> {
+        let mut signalled = self.members.signal(signal);
+        for child in dirs::children(&self.dirs.memory)? {
+            dirs::each_deepest_first(&self.dirs.memory.join(child), &mut |dir| {
+                // One that vanishes meanwhile has no processes.
+                if let (Ok(members), Ok(before)) = (Members::open(dir), &signalled) {
+                    signalled = members.signal(signal).map(|more| before + more);
+                }
+            });
+        }
+        signalled
     }
     /// A process that writes `0` into each of these is in the leaf: for the child, between fork and exec.
     pub fn join_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {

@@ -19,9 +19,16 @@ pub(crate) fn original_mask() -> Option<libc::sigset_t> {
     ORIGINAL.get().copied()
 }
 
-/// Child ended, and the ways of asking a program to end or to look again.
-const WANTED: [i32; 6] =
-    [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1];
+/// Child ended, the ways of asking a program to end or to look again, and what it may mean for itself.
+const WANTED: [i32; 7] = [
+    libc::SIGCHLD,
+    libc::SIGINT,
+    libc::SIGTERM,
+    libc::SIGHUP,
+    libc::SIGQUIT,
+    libc::SIGUSR1,
+    libc::SIGUSR2,
+];
 
 /// One signal that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +56,7 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Blocks SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGUSR1 in this thread and opens the descriptor. They
+    /// Blocks SIGCHLD, SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGUSR1 and SIGUSR2 in this thread and opens the descriptor. They
     /// stay blocked until the process ends; children get the original mask back.
     pub fn block() -> Result<Signals> {
         // SAFETY: `sigset_t` is plain data; `sigemptyset` initialises it and `sigaddset` gets valid numbers.
