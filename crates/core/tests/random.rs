@@ -112,27 +112,16 @@ fn kind() -> impl Strategy<Value = Kind> {
         1 => span(1, 15_000),
         1 => Just(FOREVER),
     ];
-    let told = (prop::bool::ANY, prop::option::of((span(0, 8_000), size(0, 4_000))), size(0, 500));
+    let told = (prop::bool::ANY, prop::bool::weighted(0.2), prop::option::of((span(0, 8_000), size(0, 4_000))), size(0, 500));
     let body = (0..40u64, 0..5u32, span(0, 400), 100..8_000u64);
     (shape(), term, order, stuck, told, body).prop_map(|(shape, term, order, stuck, told, body)| {
-        let (checks, prunes, relieves) = told;
+        let (checks, echoes, prunes, relieves) = told;
         let (shm, children, dies_per_gib, fill) = body;
         let shm_percent = if shm > 30 { (shm - 30) * 10 } else { 0 };
         let children = if children > 2 { 0 } else { children * 4 };
         let fill = Bytes::mib(fill);
-        Kind {
-            term,
-            order,
-            stuck,
-            checks,
-            prunes,
-            relieves,
-            shm_percent,
-            children,
-            dies_per_gib,
-            fill,
-            ..shape
-        }
+        let kind = Kind { term, order, stuck, checks, echoes, prunes, relieves, ..shape };
+        Kind { shm_percent, children, dies_per_gib, fill, ..kind }
     })
 }
 

@@ -63,6 +63,8 @@ pub struct Kind {
     pub ends: Option<(Duration, i32)>,
     /// How its end is seen.
     pub order: Order,
+    /// Each part of its end is told twice.
+    pub echoes: bool,
 }
 
 pub const FOREVER: Duration = Duration::from_secs(1 << 30);
@@ -88,6 +90,7 @@ impl Kind {
             relieves: Bytes::ZERO,
             ends: None,
             order: Order::MemoryExitedEmptied,
+            echoes: false,
         }
     }
     /// Grows for ever, this much a second, once it has worked for `after`.

@@ -46,12 +46,20 @@ impl World {
             Happening::Says(word) => self.input(Input::Heard(job, word)),
             Happening::TellExited => {
                 let Some(exit) = self.process(job).map(|p| p.exit) else { return };
+                let echoes = self.echoes(job);
                 self.input(Input::Exited(job, exit));
+                if echoes {
+                    self.input(Input::Exited(job, Exit::Unknown));
+                }
             }
             Happening::TellEmptied => {
                 let Some(process) = self.process(job) else { return };
                 process.populated = false;
+                let echoes = self.echoes(job);
                 self.input(Input::Emptied(job));
+                if echoes {
+                    self.input(Input::Emptied(job));
+                }
             }
             Happening::MainExits(exit) => self.main_exits(job, exit),
             Happening::Dies => self.dies(job),
@@ -70,6 +78,10 @@ impl World {
                 process.used = (process.used - caches).max(process.used / 2.0);
             }
         }
+    }
+
+    fn echoes(&self, job: JobId) -> bool {
+        self.slots[job.index()].kind.echoes
     }
 
     pub(super) fn begin(&mut self, job: JobId) {

@@ -42,6 +42,7 @@ struct Seen {
     touched: Option<Instant>,
     asked: Option<Cause>,
     asks: Vec<Instant>,
+    answer_by: Instant,
     removed: Option<Urgency>,
     planned: bool,
     over: bool,
@@ -59,6 +60,9 @@ pub struct Rules {
 /// A grace counts from the look that led to it, and the look takes time.
 const SLACK: Duration = Duration::from_millis(2);
 
+/// Beyond its patience the brake may be busy with what else is on its way.
+const PATIENCE: Duration = Duration::from_secs(8);
+
 type Broken = Result<(), String>;
 
 macro_rules! hold {
@@ -67,6 +71,10 @@ macro_rules! hold {
             return Err(format!($($why)*));
         }
     };
+}
+
+fn is_ending(seen: &Seen) -> bool {
+    seen.killed.is_some() || seen.exited.is_some()
 }
 
 impl Rules {
@@ -99,6 +107,8 @@ impl Rules {
             }
             Input::Emptied(job) => {
                 if let Some(seen) = self.alive(job) {
+                    // What is frozen is gone.
+                    seen.frozen = None;
                     seen.exited.get_or_insert(now);
                 }
             }
@@ -246,10 +256,12 @@ impl Rules {
             }
             Effect::Relieve(job) => self.must_live(job, "relieve").map(|_| ()),
             Effect::Prune(job, cause) => {
+                let patience = truth.policies[job.index()].prune_patience;
                 let seen = self.must_live(job, "prune")?;
                 hold!(seen.terminated.is_none() && seen.killed.is_none(), "{job:?} pruned while it ends");
                 hold!(seen.asked != Some(cause), "{job:?} asked twice without an answer between");
                 seen.asked = Some(cause);
+                seen.answer_by = now.after(patience + PATIENCE);
                 seen.asks.push(now);
                 seen.asks.retain(|at| now.since(*at) < Duration::from_secs(1));
                 hold!(seen.asks.len() <= 20, "{job:?} asked and released in a flutter");
@@ -317,7 +329,10 @@ impl Rules {
 
     fn kill(&mut self, truth: &Truth, job: JobId, cause: Cause) -> Broken {
         let may = self.may_kill(truth, job, cause);
-        if cause == Cause::Reserve && !self.seen[job.index()].kernel_kill {
+        let seen = &self.seen[job.index()];
+        // The kernel's choice, somebody's wish and the end of a grace are no new choice of the brake.
+        let chosen = !seen.kernel_kill && seen.removed != Some(Urgency::Now) && seen.terminated.is_none();
+        if cause == Cause::Reserve && chosen {
             self.one_victim(truth, job)?;
         }
         let seen = self.must_live(job, "kill")?;
@@ -372,10 +387,11 @@ impl Rules {
 
     fn in_force(&self, now: Instant) -> Broken {
         for (index, seen) in self.seen.iter().enumerate().filter(|(_, seen)| seen.alive) {
+            let waits = seen.asked == Some(Cause::Reserve) && !is_ending(seen);
+            hold!(!waits || now < seen.answer_by, "{index} asked for the reserve, and nothing followed");
             let frozen = seen.frozen.map_or(Duration::ZERO, |at| now.since(at));
             hold!(frozen < Duration::from_secs(30), "{index} frozen for {frozen:?}");
-            let ends = seen.killed.is_some() || seen.exited.is_some();
-            let touched = seen.touched.filter(|_| !ends).map_or(Duration::ZERO, |at| now.since(at));
+            let touched = seen.touched.filter(|_| !is_ending(seen)).map_or(Duration::ZERO, |at| now.since(at));
             hold!(touched < Duration::from_millis(2100), "{index} throttled for {touched:?}");
         }
         Ok(())
