@@ -1,5 +1,6 @@
 # make demo   builds everything into .venv and shows what oomguard does, in about a minute
 # make test   every test of the project, Rust and Python
+# make bench  what the guard and a check cost, against others in the same run
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
 
 PYTHON ?= python3
@@ -35,12 +36,17 @@ test-rust:
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest python/tests -q
 
+# Ratios in one run; BENCHMARKS.md holds what they were.
+bench: $(VENV)/.installed
+	$(BIN)/python bench/guard_cost.py --oomguard $(BIN)/oomguard
+	$(BIN)/python python/bench/check_cost.py
+
 check: $(VENV)/.installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
-	$(BIN)/python -m ruff format --check python examples
-	$(BIN)/python -m ruff check python examples
+	$(BIN)/python -m ruff format --check python examples bench
+	$(BIN)/python -m ruff check python examples bench
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest oomguard._core
 	$(MAKE) --no-print-directory generate
@@ -52,8 +58,8 @@ generate:
 
 fmt:
 	$(CARGO) fmt --all
-	$(BIN)/python -m ruff format python examples
-	$(BIN)/python -m ruff check --fix python examples
+	$(BIN)/python -m ruff format python examples bench
+	$(BIN)/python -m ruff check --fix python examples bench
 
 clean:
 	rm -rf target $(VENV) .demo build dist
