@@ -76,9 +76,7 @@ class MemoryMonitor:
         self._next_warning = 0.0
 
     def __repr__(self) -> str:
-        return (
-            f"MemoryMonitor(safe_threshold_gb={self._safe / GIB:g}, warning_threshold_gb={self._warning / GIB:g})"
-        )
+        return f"MemoryMonitor(safe_threshold_gb={self._safe / GIB:g}, warning_threshold_gb={self._warning / GIB:g})"
 
     @property
     def safe_threshold_gb(self) -> float:

@@ -21,7 +21,9 @@ def test_check_passes_on_a_machine_with_room():
 
 
 def test_check_raises_below_the_reserve(run):
-    out = ok(run("""
+    out = ok(
+        run(
+            """
 import oomguard
 try:
     oomguard.check("split 3/5")
@@ -30,7 +32,11 @@ except Exception:
 except oomguard.MemoryCritical as e:
     print(e.context, e.cause, e.available > 0, e.threshold == 1 << 50)
     print(e)
-""", OOMGUARD_RESERVE="1024T", OOMGUARD_WARNING="1024T"))
+""",
+            OOMGUARD_RESERVE="1024T",
+            OOMGUARD_WARNING="1024T",
+        )
+    )
     assert out.startswith("split 3/5 reserve True True\n")
     assert "stop to give memory back [split 3/5]: reserve" in out
 
@@ -49,15 +55,21 @@ def test_a_wrong_setting_is_one_error_that_names_it(run, name, value, said):
 
 
 def test_a_share_of_the_machine_is_a_threshold(run):
-    out = ok(run("import oomguard; s = oomguard._core.snapshot(); print(s.reserve / s.total)", OOMGUARD_RESERVE="10%",
-                 OOMGUARD_WARNING="50%"))
+    out = ok(
+        run(
+            "import oomguard; s = oomguard._core.snapshot(); print(s.reserve / s.total)",
+            OOMGUARD_RESERVE="10%",
+            OOMGUARD_WARNING="50%",
+        )
+    )
     assert float(out) == pytest.approx(0.1, abs=0.001)
 
 
 @pytest.mark.parametrize("stop", [0, 1, 2])
 def test_under_a_living_guard_only_the_guards_wish_counts(run, page, stop):
     page.set(stop=stop, cause=8, level=2, available=1)
-    result = run("""
+    result = run(
+        """
 import oomguard, sys
 assert oomguard._core.snapshot().guarded
 try:
@@ -68,7 +80,9 @@ except oomguard.MemoryCritical as e:
     print("prune", e.cause)
 else:
     print("go on", oomguard.MemoryMonitor().check())
-""", OOMGUARD_PAGE=str(page.path))
+""",
+        OOMGUARD_PAGE=str(page.path),
+    )
     assert result.stdout.strip() == {0: "go on critical", 1: "prune age", 2: "terminate age"}[stop]
     assert result.returncode == 0, "uncaught, a StopRequested ends the process with 0"
     assert "Traceback" not in result.stderr
@@ -77,8 +91,9 @@ else:
 def test_a_dead_guards_wish_does_not_count(run, page):
     page.set(stop=1, available=1)
     page.die()
-    out = ok(run("import oomguard; oomguard.check(); print(oomguard._core.snapshot().guarded)",
-                 OOMGUARD_PAGE=str(page.path)))
+    out = ok(
+        run("import oomguard; oomguard.check(); print(oomguard._core.snapshot().guarded)", OOMGUARD_PAGE=str(page.path))
+    )
     assert out.strip() == "False"
 
 
@@ -109,15 +124,18 @@ print("fine")
 def test_a_page_that_is_none_is_one_warning_and_the_machine_is_watched(run, tmp_path, content):
     path = tmp_path / "page"
     path.write_bytes(content)
-    result = run("import oomguard; oomguard.check(); oomguard.check(); print(oomguard._core.available() > 0)",
-                 OOMGUARD_PAGE=str(path))
+    result = run(
+        "import oomguard; oomguard.check(); oomguard.check(); print(oomguard._core.available() > 0)",
+        OOMGUARD_PAGE=str(path),
+    )
     assert ok(result).strip() == "True"
     assert result.stderr.count("RuntimeWarning") == 1
     assert str(path) in result.stderr
 
 
 def test_a_forked_child_samples_for_itself_and_was_not_asked_to_stop(run):
-    out = ok(run("""
+    out = ok(
+        run("""
 import os, oomguard, time
 oomguard.check()
 oomguard._core.request_stop()
@@ -131,12 +149,14 @@ if pid == 0:
         time.sleep(0.01)
     os._exit(0 if oomguard._core.snapshot().samples > before and not oomguard._core.stop_requested() else 1)
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), oomguard._core.stop_requested())
-"""))
+""")
+    )
     assert out.strip() == "0 True"
 
 
 def test_checks_go_on_while_threads_fork(run):
-    out = ok(run("""
+    out = ok(
+        run("""
 import os, threading, oomguard
 def busy():
     for _ in range(20000): oomguard.check(); oomguard.MemoryMonitor().check()
@@ -150,7 +170,8 @@ for _ in range(20):
     codes.add(os.waitpid(pid, 0)[1])
 for t in threads: t.join()
 print(codes)
-"""))
+""")
+    )
     assert out.strip() == "{0}"
 
 
@@ -213,11 +234,13 @@ def test_stop_requested_is_both():
 
 
 def test_import_is_quick_and_light(run):
-    out = ok(run("""
+    out = ok(
+        run("""
 import sys, time
 before = time.perf_counter(); import oomguard; took = time.perf_counter() - before
 print(took * 1000, *[m for m in ("logging", "typing", "dataclasses", "optuna", "socket", "json") if m in sys.modules])
-"""))
+""")
+    )
     took, *heavy = out.split()
     assert heavy == []
     assert float(took) < 20

@@ -19,7 +19,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb.add_argument("--study", metavar="NAME", help="only this study (default: all in the storage)")
     verb.add_argument("--deaths", metavar="DIR", help="with --storage: state directory that holds the record of deaths")
     verb.add_argument(
-        "--dead-host", metavar="HOST", action="append", default=[],
+        "--dead-host",
+        metavar="HOST",
+        action="append",
+        default=[],
         help="this host is gone: reap its trials too (repeatable)",
     )
     verb.add_argument("--json", action="store_true", help="one JSON object a line")

@@ -121,7 +121,6 @@ class _SetState:
             _begin(self.storage, trial_id)
         return taken
 
-
     def _lock_name(self) -> str | None:
         """SQLite, and it alone, lets two processes both take the same trial: it reads and writes without a lock."""
         spec = spec_of(self.storage)

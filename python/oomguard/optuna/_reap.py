@@ -110,9 +110,7 @@ def _studies(target: Study | BaseStorage | str, name: str | None) -> list[Study]
     # The sampler is told of nothing here, so the cheapest one will do.
     sampler = optuna.samplers.RandomSampler()
     pruner = optuna.pruners.NopPruner()
-    return [
-        optuna.load_study(study_name=each, storage=storage, sampler=sampler, pruner=pruner) for each in names
-    ]
+    return [optuna.load_study(study_name=each, storage=storage, sampler=sampler, pruner=pruner) for each in names]
 
 
 def _reap_study(study: Study, here: Owner, deaths: Deaths, dead_hosts: frozenset[str]) -> list[Reaped]:
@@ -162,7 +160,11 @@ def _finish(study: Study, trial: FrozenTrial, owner: Owner, death: Death) -> lis
     done = Reaped(study.study_name, trial.number, end.name, death.cause, retried, owner.pid, owner.host)
     logger().warning(
         "Trial #%d: its worker (pid %d) died [%s]; now %s%s",
-        done.number, done.pid, done.cause, done.state, ", queued again" if retried else "",
+        done.number,
+        done.pid,
+        done.cause,
+        done.state,
+        ", queued again" if retried else "",
     )
     return [done]
 
