@@ -16,8 +16,6 @@ import pytest
 DEADLINE = 20.0
 """Seconds after which a wait is a failure; on a busy 2-core machine a Python with Optuna takes 2 s to start."""
 
-PYTHON_DIR = str(pathlib.Path(__file__).resolve().parents[1])
-
 
 class Page:
     """A guard's page, written by hand: native endian, 4096 bytes."""
@@ -74,7 +72,8 @@ def run() -> Callable[..., subprocess.CompletedProcess[str]]:
 def clean_env(**more: str) -> dict[str, str]:
     """This environment without a guard in it."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OOMGUARD_", "NOTIFY_"))}
-    return {**env, "PYTHONPATH": PYTHON_DIR, "PYTHONWARNINGS": "ignore::FutureWarning", **more}
+    env.pop("PYTHONPATH", None)  # the installed package is what is tested
+    return {**env, "PYTHONWARNINGS": "ignore::FutureWarning", **more}
 
 
 def wait_until(what: Callable[[], object], why: str, deadline: float = DEADLINE) -> None:

@@ -19,7 +19,7 @@ pub struct Killed {
     pub pid: u32,
     /// Its short name.
     pub comm: String,
-    /// Anonymous, file and shared pages that it had in RAM.
+    /// Anonymous and shared pages that it had in RAM; pages of files count towards no limit for long.
     pub rss: Bytes,
 }
 
@@ -89,7 +89,7 @@ fn parse(text: &str) -> Option<Killed> {
         let (_, after) = facts.split_once(key)?;
         after.split_once("kB")?.0.parse().ok().map(Bytes::kib)
     };
-    let rss = size("anon-rss:")?.plus(size("file-rss:")?).plus(size("shmem-rss:")?);
+    let rss = size("anon-rss:")?.plus(size("shmem-rss:")?);
     Some(Killed { pid: pid.parse().ok()?, comm: comm.to_owned(), rss })
 }
 
@@ -113,7 +113,7 @@ mod tests {
         let small = KILLED.replace("123", "124").replace("204800", "100");
         let killed = largest(&[OOM, &small, KILLED]).unwrap();
         assert_eq!((killed.pid, killed.comm.as_str()), (123, "py) (thon3"));
-        assert_eq!(killed.rss, Bytes::kib(204808));
+        assert_eq!(killed.rss, Bytes::kib(204800));
     }
 
     #[test]
