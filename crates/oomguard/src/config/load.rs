@@ -36,6 +36,20 @@ pub fn load(
     Ok(config)
 }
 
+/// As much as can be had of a configuration that is wrong: where it lies, and where its guard keeps its state. For
+/// asking a guard that runs on an older one.
+pub fn whereabouts(explicit: Option<&Path>, cwd: &Path, overrides: &Overrides, total: Bytes) -> Option<Config> {
+    let path = explicit.map(|path| cwd.join(path)).or_else(|| find(cwd).ok()?)?;
+    let mut config = parse::defaults(path.parent().unwrap_or(cwd), total);
+    let table = read(&path).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();
+    let ours = table.get("tool").and_then(|tool| tool.get("oomguard")).and_then(toml::Value::as_table);
+    let state_dir = ours.unwrap_or(&table).get("state_dir").and_then(toml::Value::as_str);
+    config.state_dir = state_dir.map(|dir| config.base.join(dir));
+    config.path = Some(path);
+    overrides.apply(&mut config, cwd, total).ok()?;
+    Some(config)
+}
+
 /// One pool that runs `command`, without a file.
 pub fn single(
     command: Vec<String>,

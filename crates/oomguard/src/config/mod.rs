@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use example::EXAMPLE;
-pub use load::{find, load, single};
+pub use load::{find, load, single, whereabouts};
 pub use oomguard_core::policy::{OnLimit, Restart};
 use oomguard_core::{Bytes, Enforcement, HostPolicy, JobPolicy};
 pub use overrides::Overrides;

@@ -80,12 +80,8 @@ impl Hand {
     /// Makes or opens the leaf, with its limit in force.
     pub fn make_leaf(&mut self, parent: Option<&Parent>) -> Result<(), Error> {
         let Some(parent) = parent else { return Ok(()) };
-        let leaf = parent.leaf(&self.name)?;
-        if let Some(limits) = &self.limits {
-            leaf.set_limit(limits)?;
-        }
-        self.leaf = Some(leaf);
-        Ok(())
+        let leaf = self.leaf.insert(parent.leaf(&self.name)?);
+        self.limits.as_ref().map_or(Ok(()), |limits| leaf.set_limit(limits).map(|_| ()))
     }
 
     /// It holds a job from now on.

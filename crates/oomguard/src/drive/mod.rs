@@ -150,12 +150,8 @@ impl Guard {
             }
             // First act, then talk: a kill never waits for a line of text. A start does: what ended before it is
             // told while its slot still has its name and number.
-            self.perform_all();
-            self.tell_all(verb);
-            while self.start_next(verb) {
-                self.perform_all();
-                self.tell_all(verb);
-            }
+            // What the verb does about what it is told is done before we sleep, too.
+            while self.perform_all() | self.tell_all(verb) | self.start_next(verb) {}
             if self.engine.is_done() {
                 return Ok(());
             }
@@ -298,13 +294,15 @@ impl Guard {
         }
     }
 
-    /// Tells what the engine had to say.
-    fn tell_all(&mut self, verb: &mut impl Verb) {
+    /// Tells what the engine had to say; whether it had anything.
+    fn tell_all(&mut self, verb: &mut impl Verb) -> bool {
+        let mut told = false;
         loop {
             while let Some(record) = self.noted.pop_front() {
                 verb.told(self, &record);
             }
-            let Some(event) = self.engine.event() else { return };
+            let Some(event) = self.engine.event() else { return told };
+            told = true;
             let record = Record::now(clock::now(), self.complete(event));
             self.sinks.tell(&record, &self.roster);
             verb.told(self, &record);

@@ -17,11 +17,14 @@ use crate::record::Notice;
 const WORTH_REMOVING: Bytes = Bytes::mib(1);
 
 impl Guard {
-    /// Performs until the engine has nothing more to say. Starts are only noted.
-    pub(super) fn perform_all(&mut self) {
+    /// Performs until the engine has nothing more to say; whether it had anything. Starts are only noted.
+    pub fn perform_all(&mut self) -> bool {
+        let mut performed = false;
         while let Some(effect) = self.engine.effect() {
             self.perform(effect);
+            performed = true;
         }
+        performed
     }
 
     /// Starts the next job that is due; whether there was one.

@@ -10,8 +10,12 @@ use oomguard_sys::{clock, page, tree};
 
 use super::super::Guard;
 use super::Up;
+use super::worker::JOB;
 use crate::record::Notice;
 use crate::state::{Loaded, Worker};
+
+/// A process that was killed is gone by then, or hangs in the kernel.
+const DEATH: Duration = Duration::from_secs(5);
 
 impl Up {
     /// What the last guard of this boot wrote about its workers.
@@ -42,14 +46,18 @@ impl Up {
         let policy = worker.pool.policy(worker.number, enforcement);
         let name = worker.names.name.clone();
         let old = found.iter().position(|old| old.name == name).map(|at| found.swap_remove(at));
+        worker.attempt = old.as_ref().map_or(0, |old| old.attempt);
         let living = old.as_ref().and_then(|old| Process::adopt(old.pid?, old.start_time).ok());
+        // Nobody may have reaped it yet.
+        let living = living.filter(Process::is_alive);
         let now = clock::now();
-        let (Some(old), Some(main)) = (&old, living) else {
-            worker.attempt = old.as_ref().map_or(0, |old| old.attempt);
+        let main = living.filter(|main| self.take_over(guard, job, main));
+        let (Some(old), Some(main)) = (&old, main) else {
             self.empty_leaf(guard, job);
             guard.engine.handle(now, Input::Add(job, policy));
             return;
         };
+        let Some(worker) = self.worker(job) else { return };
         let age = now.since(old.started_mono_ns);
         worker.pid = Some(main.pid());
         worker.start_time = old.start_time;
@@ -59,20 +67,49 @@ impl Up {
         let pid = main.pid();
         let hand = &mut guard.hands[job.index()];
         hand.page = page::Writer::reopen(&self.runtime.page(&name)).ok();
-        hand.born = std::time::SystemTime::now() - age;
-        if let Err(error) = hand.make_leaf(guard.parent.as_ref()) {
-            guard.note(Notice::EffectFailed {
-                job: Some(job),
-                effect: "adopt".to_owned(),
-                error: error.to_string(),
-            });
+        if let Some(page) = &mut hand.page {
+            // What the guard before us asked for, we have not.
+            page.stop(page::Stop::GoOn, None);
         }
+        hand.born = std::time::SystemTime::now() - age;
         if let Some(entry) = guard.roster.get_mut(job) {
             (entry.pid, entry.attempt) = (Some(pid), old.attempt);
         }
         guard.hold(job, main, true);
+        // The guard before us may have died while it held the worker still.
+        let _ = guard.hands[job.index()].freeze(false);
         guard.engine.handle(now, Input::Adopt(job, policy, age, old.attempt));
         guard.note(Notice::Adopted { job, pid, age });
+    }
+
+    /// Takes hold of a living worker's cgroup, with the limit of today; whether that succeeded. One that lives
+    /// somewhere else (the parent was set to another place meanwhile) cannot be held, and is ended.
+    fn take_over(&mut self, guard: &mut Guard, job: JobId, main: &Process) -> bool {
+        let mark = self.workers.iter().find(|worker| worker.job == job).map(|worker| self.token(worker));
+        let hand = &mut guard.hands[job.index()];
+        hand.mark = mark.map(|mark| (JOB.to_owned(), mark));
+        let done = hand.make_leaf(guard.parent.as_ref());
+        let held = hand.leaf.is_some() || guard.parent.is_none();
+        if let Err(error) = done {
+            // A limit below what it uses now; the engine sees to it.
+            let (effect, error) = ("adopt".to_owned(), error.to_string());
+            guard.note(Notice::EffectFailed { job: Some(job), effect, error });
+        }
+        let hand = &mut guard.hands[job.index()];
+        if held && (hand.leaf.is_none() || hand.has(main.pid())) {
+            return true;
+        }
+        guard.hands[job.index()].leaf = None;
+        if !main.is_alive() {
+            // It has ended this moment.
+            return false;
+        }
+        let _ = main.signal(Signal::KILL);
+        let _ = main.wait_exit(DEATH);
+        let (name, pid) = (guard.hands[job.index()].name.clone(), main.pid());
+        let why = "it is not in the cgroup where its limit would be held now".to_owned();
+        guard.note(Notice::OrphanEnded { name, pid, why });
+        false
     }
 
     /// The main process is gone, yet others of its tree may live on in the leaf.
@@ -91,7 +128,7 @@ impl Up {
         let _ = leaf.pids(&mut pids);
         let _ = leaf.kill();
         // Until it is empty nothing is started in it: the start would meet the dead.
-        let deadline = clock::now().after(Duration::from_secs(5));
+        let deadline = clock::now().after(DEATH);
         while leaf.is_populated().unwrap_or(false) && clock::now() < deadline {
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -115,6 +152,7 @@ impl Up {
                 continue;
             }
             let _ = orphan.signal(Signal::KILL);
+            let _ = orphan.wait_exit(DEATH);
             let (name, why) = ("?".to_owned(), "it belongs to no worker that lives".to_owned());
             guard.note(Notice::OrphanEnded { name, pid: orphan.pid(), why });
         }

@@ -83,8 +83,17 @@ impl Source {
 /// The state directory and the sockets that belong to a configuration.
 pub(super) fn locate(file: &cli::ConfigFile) -> Result<(PathBuf, Runtime), Error> {
     let total = Sensors::open()?.host(None).total;
-    let config = Source::new(file, None)?.read(total)?;
-    let state = StateDir::locate(&config, &env);
+    let source = Source::new(file, None)?;
+    let state = match source.read(total) {
+        Ok(config) => StateDir::locate(&config, &env),
+        // A file that was broken since its guard started must not keep people from that guard.
+        Err(error) => {
+            let overrides = Overrides::from_env(&env).map_err(|_| error.clone())?;
+            let found = config::whereabouts(source.explicit.as_deref(), &source.cwd, &overrides, total);
+            let state = found.map(|config| StateDir::locate(&config, &env));
+            state.filter(|state| Lock::holder(state).is_some()).ok_or(error)?
+        }
+    };
     let runtime = Runtime::locate(&state, &env, rustix::process::getuid().as_raw());
     Ok((state, runtime))
 }
@@ -269,6 +278,9 @@ impl Verb for Up {
         self.pass_on(guard, record);
         if let Told::Engine(event) = &record.told {
             self.book(guard, event, record);
+            if matches!(event, Event::Ended { .. }) {
+                self.see_off(guard);
+            }
             self.troubled |= matches!(event, Event::Parked { .. } | Event::Unkillable { .. });
         }
     }

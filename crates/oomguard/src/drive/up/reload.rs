@@ -1,6 +1,6 @@
 //! A re-read configuration: said, applied to what runs, or refused whole.
 
-use oomguard_core::{Input, Urgency};
+use oomguard_core::{Input, Phase, Urgency};
 use oomguard_sys::clock;
 
 use super::super::{Guard, sensors};
@@ -45,9 +45,16 @@ impl Up {
                 config.worker_name(pool, *number) == worker.names && pool.name == worker.pool.name
             });
             let Some((pool, number)) = kept else {
-                guard.engine.handle(now, Input::Remove(worker.job, Urgency::Graceful));
+                worker.again = None;
+                if !std::mem::replace(&mut worker.leaving, true) {
+                    guard.engine.handle(now, Input::Remove(worker.job, Urgency::Graceful));
+                }
                 continue;
             };
+            if worker.leaving {
+                worker.again = Some((pool.clone(), number));
+                continue;
+            }
             worker.pool = pool.clone();
             guard.hands[worker.job.index()].limits = limits(pool, config.memory.swap_limit);
             if let Some(entry) = guard.roster.get_mut(worker.job) {
@@ -66,6 +73,33 @@ impl Up {
             let job = self.make_worker(guard, pool, number, enforcement);
             guard.engine.handle(now, Input::Add(job, policy));
         }
+        self.see_off(guard);
         self.save(guard);
+    }
+
+    /// Forgets the workers that have left for good, and begins anew with those that were wanted again meanwhile.
+    pub(super) fn see_off(&mut self, guard: &mut Guard) {
+        let left = |job| {
+            let view = guard.engine.view(job, clock::now());
+            view.is_some_and(|view| view.phase == Phase::Over)
+        };
+        let mut begin = Vec::new();
+        self.workers.retain_mut(|worker| {
+            if !worker.leaving || !left(worker.job) {
+                return true;
+            }
+            let Some((pool, number)) = worker.again.take() else { return false };
+            (worker.leaving, worker.pool, worker.number) = (false, pool, number);
+            begin.push((worker.job, worker.pool.clone(), number));
+            true
+        });
+        for (job, pool, number) in begin {
+            guard.hands[job.index()].limits = limits(&pool, self.config.memory.swap_limit);
+            if let Some(entry) = guard.roster.get_mut(job) {
+                entry.limit = pool.memory_limit;
+            }
+            let policy = pool.policy(number, guard.enforcement);
+            guard.engine.handle(clock::now(), Input::Add(job, policy));
+        }
     }
 }

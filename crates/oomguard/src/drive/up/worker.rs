@@ -18,6 +18,9 @@ use crate::notify::{Heard, Said};
 use crate::record::{Entry, Notice};
 use crate::worker_log::WorkerLog;
 
+/// The variable that tells the members of one start from all others.
+pub(super) const JOB: &str = "OOMGUARD_JOB";
+
 /// A slot of a pool.
 pub(super) struct Worker {
     pub(super) job: JobId,
@@ -34,6 +37,10 @@ pub(super) struct Worker {
     pub(super) started_ts: Timestamp,
     /// The trial it is at.
     pub(super) trial: Option<u32>,
+    /// The configuration knows it no more.
+    pub(super) leaving: bool,
+    /// ... and then again, before it was gone.
+    pub(super) again: Option<(Pool, u16)>,
     /// Its own words.
     pub(super) status: Option<String>,
     /// Until it may reach its limit, as last forecast.
@@ -92,6 +99,8 @@ impl Up {
             started: Instant(0),
             started_ts: Timestamp::UNIX_EPOCH,
             trial: None,
+            leaving: false,
+            again: None,
             status: None,
             leak: None,
         });
@@ -118,8 +127,11 @@ impl Up {
         let Some(index) = self.workers.iter().position(|worker| worker.job == job) else {
             return Err(failed("start a worker that is not configured")(std::io::ErrorKind::NotFound.into()));
         };
+        // A number names one start only, also where a guard before this one has counted.
+        let attempt = attempt.max(self.workers[index].attempt + 1);
         self.workers[index].attempt = attempt;
         let token = self.token(&self.workers[index]);
+        hand.mark = Some((JOB.to_owned(), token.clone()));
         let worker = &mut self.workers[index];
         let page = self.runtime.page(&worker.names.name);
         let _ = std::fs::remove_file(&page);
@@ -143,7 +155,7 @@ impl Up {
         }
         set("OOMGUARD_PAGE", page.into());
         set("OOMGUARD_STATE", self.state.path().into());
-        set("OOMGUARD_JOB", token.into());
+        set(JOB, token.into());
         set("OOMGUARD_WORKER", worker.number.to_string().into());
         set("NOTIFY_SOCKET", self.runtime.notify().into());
         let spawn = Spawn {
