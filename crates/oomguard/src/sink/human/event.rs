@@ -153,7 +153,7 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
         Event::Prune { job, cause, usage } => Tone::Warn.line(format!(
             "✂️  {} asked to stop its present work: {} (using {})",
             who(job),
-            why(*cause),
+            if *cause == Cause::Limit { "it nears its memory limit" } else { why(*cause) },
             gb(*usage)
         )),
         Event::Resume { job, usage } => {

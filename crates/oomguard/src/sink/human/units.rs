@@ -11,14 +11,18 @@ use oomguard_core::Bytes;
 /// The longest line; a worker's status may be any length.
 const LONGEST: usize = 2000;
 
-/// `3.5GB`.
+/// `3.5GB`, below one `410MB`: tenths of a gigabyte say nothing about a small job.
 pub(super) fn gb(size: Bytes) -> String {
-    format!("{:.1}GB", size.as_gib())
+    if size < Bytes::gib(1) { mb(size) } else { format!("{:.1}GB", size.as_gib()) }
 }
 
-/// `2.27GB`.
+/// `2.27GB`, below one `410MB`.
 pub(super) fn gb2(size: Bytes) -> String {
-    format!("{:.2}GB", size.as_gib())
+    if size < Bytes::gib(1) { mb(size) } else { format!("{:.2}GB", size.as_gib()) }
+}
+
+fn mb(size: Bytes) -> String {
+    format!("{:.0}MB", size.0 as f64 / f64::from(1 << 20))
 }
 
 /// `4GB`, `3.5GB`: a threshold as it was configured.
