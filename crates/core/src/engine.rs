@@ -255,6 +255,10 @@ impl Engine {
         job.usage = sample.usage.known();
         let Some(usage) = job.usage else { return };
         job.growth.update(now, usage);
+        if let Some(ending) = &mut job.ending {
+            // What was known when its end came may have been seconds old.
+            ending.usage = ending.usage.max(usage);
+        }
         if job.is_alive() {
             job.peak = job.peak.max(usage);
         }

@@ -46,9 +46,9 @@ pub enum Phase {
 pub(crate) struct Ending {
     /// Its latest step: exited, killed, empty.
     pub(crate) since: Instant,
-    /// What it used at the first.
+    /// The most it was seen to use since the first.
     pub(crate) usage: Bytes,
-    /// What was available then.
+    /// What was available at the first.
     pub(crate) available: Bytes,
 }
 

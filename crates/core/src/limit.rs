@@ -125,7 +125,7 @@ impl Engine {
     pub(crate) fn resume(&mut self, id: JobId) {
         let job = self.job(id);
         let usage = job.usage.unwrap_or_default();
-        if job.asked.take().is_some() {
+        if job.phase == Phase::Running && job.asked.take().is_some() {
             job.timers.stop(Timer::Prune);
             self.act(Effect::Resume(id));
             self.say(Event::Resume { job: id, usage });

@@ -139,6 +139,8 @@ impl Rules {
 
     fn remove(&mut self, job: JobId, urgency: Urgency) {
         if let Some(seen) = self.seen.get_mut(job.index()) {
+            // A slot that only waits is over at once.
+            seen.planned &= seen.alive || seen.starting;
             seen.removed = Some(if seen.removed == Some(Urgency::Now) { Urgency::Now } else { urgency });
         }
     }
@@ -154,6 +156,12 @@ impl Rules {
                 Event::Started { job, .. } => self.began(truth, job)?,
                 Event::Parked { job, .. } => {
                     (self.seen[job.index()].over, self.seen[job.index()].planned) = (true, false);
+                }
+                // Nor does one that nobody follows.
+                Event::Ended { job, .. } => {
+                    let alone = truth.policies[job.index()].restart == Restart::Never;
+                    let seen = &mut self.seen[job.index()];
+                    seen.planned &= !alone && seen.removed.is_none();
                 }
                 // A tree that does not die does not hold up the others.
                 Event::Unkillable { job, .. } => self.seen[job.index()].planned = false,
