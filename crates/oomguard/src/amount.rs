@@ -50,7 +50,13 @@ impl FromStr for Amount {
 pub fn limit(text: &str) -> Result<Amount, String> {
     match text.parse()? {
         Amount::Bytes(bytes) if bytes < LEAST_LIMIT => {
-            Err(format!("`{text}` is too small for a limit; nothing runs in less than {LEAST_LIMIT}"))
+            // A bare number is bytes, and rarely meant to be.
+            let meant = if text.trim().parse::<u64>().is_ok() {
+                format!("; `{text}GiB`?", text = text.trim())
+            } else {
+                String::new()
+            };
+            Err(format!("`{text}` is too small for a limit; nothing runs in less than {LEAST_LIMIT}{meant}"))
         }
         amount => Ok(amount),
     }

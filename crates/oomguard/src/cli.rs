@@ -114,10 +114,10 @@ Exit codes: the command's own; 75 no room (pre-flight), 124 time limit, 125 oomg
 line on stderr says which limit).")]
 pub struct Run {
     /// What the whole process tree may use: 8GiB, 512MiB, 60% (of all memory)
-    #[arg(short = 'm', long, value_name = "SIZE|%", value_parser = limit, env = "OOMGUARD_MEMORY_LIMIT")]
+    #[arg(short = 'm', long, value_name = "SIZE|%", value_parser = limit, env = "OOMGUARD_MEMORY_LIMIT", allow_hyphen_values = true)]
     pub memory_limit: Option<Amount>,
     /// Available memory that must never be used [default: 2GiB; an eighth of small machines]
-    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_RESERVE")]
+    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_RESERVE", allow_hyphen_values = true)]
     pub reserve: Option<Amount>,
     /// Swap that the tree may use
     #[arg(long, value_name = "SIZE|%", default_value = "0", env = "OOMGUARD_SWAP_LIMIT")]
@@ -134,7 +134,7 @@ pub struct Run {
     /// Refuse to start unless the tree is really held by this
     #[arg(long, value_name = "ENFORCEMENT", value_enum, help_heading = "Enforcement")]
     pub require: Option<Require>,
-    /// Start even if the limit cannot be enforced at all; the guard then only watches
+    /// Start even if no cgroup can hold the tree; the guard then watches it
     #[arg(long, conflicts_with = "require", help_heading = "Enforcement")]
     pub best_effort: bool,
     /// Where the job's cgroup goes.
@@ -194,7 +194,7 @@ pub struct Up {
 /// `oomguard init`.
 #[derive(Debug, Args)]
 pub struct Init {
-    /// Where to [default: ./oomguard.toml]; `-` for stdout
+    /// Where to; `-` for stdout
     #[arg(default_value = "oomguard.toml")]
     pub file: PathBuf,
 }
@@ -292,7 +292,8 @@ mod tests {
 
     #[test]
     fn flags_of_the_command_are_the_commands() {
-        let cli = Cli::try_parse_from(["oomguard", "run", "-m", "1G", "python", "-c", "x", "--json"]).unwrap();
+        let cli =
+            Cli::try_parse_from(["oomguard", "run", "-m", "1G", "python", "-c", "x", "--json"]).unwrap();
         let Verb::Run(run) = cli.verb else { panic!("not run") };
         assert_eq!(run.command, ["python", "-c", "x", "--json"]);
         assert!(!run.json);

@@ -38,7 +38,12 @@ pub fn load(
 
 /// As much as can be had of a configuration that is wrong: where it lies, and where its guard keeps its state. For
 /// asking a guard that runs on an older one.
-pub fn whereabouts(explicit: Option<&Path>, cwd: &Path, overrides: &Overrides, total: Bytes) -> Option<Config> {
+pub fn whereabouts(
+    explicit: Option<&Path>,
+    cwd: &Path,
+    overrides: &Overrides,
+    total: Bytes,
+) -> Option<Config> {
     let path = explicit.map(|path| cwd.join(path)).or_else(|| find(cwd).ok()?)?;
     let mut config = parse::defaults(path.parent().unwrap_or(cwd), total);
     let table = read(&path).ok().and_then(|text| text.parse::<toml::Table>().ok()).unwrap_or_default();

@@ -3,7 +3,6 @@
 //! Tries everything for real, once, and undoes it. Changes nothing that outlives it.
 
 use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample};
-use oomguard_sys::systemd;
 use serde::Serialize;
 
 use super::{Place, Sensors, prepare, sensors};
@@ -40,7 +39,7 @@ struct Diagnosis {
 pub fn doctor(cli: &cli::Doctor) -> Result<u8, Error> {
     let mut sensors = Sensors::open()?;
     let host = sensors.host(None);
-    let place = Place::probe(cli.place.cgroup_parent.as_deref());
+    let place = Place::find(cli.place.cgroup_parent.as_deref());
     let policy = HostPolicy::for_machine(host.total, sensors::cores());
     let diagnosis = Diagnosis {
         schema: 1,
@@ -68,7 +67,9 @@ pub fn doctor(cli: &cli::Doctor) -> Result<u8, Error> {
 fn promise(enforcement: Enforcement, policy: &HostPolicy) -> String {
     if enforcement.holds_the_tree() {
         return format!(
-            "the kernel stops every job at its own limit, and all of them together before the last {}",
+            "the kernel stops every job at its own limit, and all of them together before the last {}; the guard \
+             acts from {} on",
+            Bytes(policy.reserve.0 / 2),
             policy.reserve
         );
     }
@@ -86,15 +87,8 @@ fn findings(place: &Place, host: &HostSample, sensors: &Sensors) -> Vec<Finding>
         let remedy = remedy.filter(|_| !ok).map(str::to_owned);
         findings.push(Finding { topic, what: what.to_owned(), ok, proof, remedy });
     };
-    let remedy = match systemd::scope_command(&["oomguard".into()]) {
-        Some(_) => {
-            "none needed: `run` and `up` start themselves in a scope of your systemd, which delegates one"
-        }
-        None => {
-            "run as root, or in a login session with a user systemd (`loginctl enable-linger`), or give \
-                 `--cgroup-parent` a cgroup that you may write"
-        }
-    };
+    let remedy = "run as root, or in a login session with a user systemd (`loginctl enable-linger`), or give \
+                  `--cgroup-parent` a cgroup that you may write";
     let proof =
         place.refusal.clone().or_else(|| place.path().map(|p| format!("made, limited, read back: {p}")));
     add("enforcement", "cgroup", place.parent.is_some(), proof.unwrap_or_default(), Some(remedy));
@@ -113,7 +107,7 @@ fn findings(place: &Place, host: &HostSample, sensors: &Sensors) -> Vec<Finding>
     );
     for step in prepare::prepare() {
         let proof = step.refused.clone().unwrap_or_else(|| step.gives.to_owned());
-        add("privileges", step.what, step.refused.is_none(), proof, Some("run as root, or go without"));
+        add("privileges", step.what, step.refused.is_none(), proof, Some(step.needs));
     }
     findings
 }

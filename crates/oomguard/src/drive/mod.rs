@@ -18,7 +18,8 @@ pub mod up;
 use std::collections::VecDeque;
 
 use oomguard_core::{
-    Bytes, Enforcement, Engine, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency,
+    Bytes, Enforcement, Engine, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent,
+    Urgency,
 };
 use oomguard_sys::cgroup::{Parent, ParentOptions};
 use oomguard_sys::clock;
@@ -140,27 +141,30 @@ impl Guard {
 
     /// Guards until no slot will do anything any more.
     pub fn guard(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
-        loop {
-            let now = clock::now();
-            if self.engine.next_look() <= now {
-                self.look(now);
-                verb.looked(self);
-            } else {
-                self.engine.handle(now, Input::Tick);
-            }
-            // First act, then talk: a kill never waits for a line of text. A start does: what ended before it is
-            // told while its slot still has its name and number.
-            // What the verb does about what it is told is done before we sleep, too.
-            while self.perform_all() | self.tell_all(verb) | self.start_next(verb) {}
-            if self.engine.is_done() {
-                return Ok(());
-            }
+        while !self.turn(verb) {
             self.wait(verb)?;
         }
+        Ok(())
+    }
+
+    /// Looks if that is due, acts, talks; whether all is over. Does not wait.
+    pub fn turn(&mut self, verb: &mut impl Verb) -> bool {
+        let now = clock::now();
+        if self.engine.next_look() <= now {
+            self.look(now);
+            verb.looked(self);
+        } else {
+            self.engine.handle(now, Input::Tick);
+        }
+        // First act, then talk: a kill never waits for a line of text. A start does: what ended before it is
+        // told while its slot still has its name and number. What the verb does about what it is told is done
+        // before we sleep, too.
+        while self.perform_all() | self.tell_all(verb) | self.start_next(verb) {}
+        self.engine.is_done()
     }
 
     /// Reads all sensors and gives them to the engine. Allocates nothing.
-    fn look(&mut self, now: Instant) {
+    pub fn look(&mut self, now: Instant) {
         self.samples.clear();
         for (index, hand) in self.hands.iter_mut().enumerate() {
             let job = JobId(index as u16);
@@ -173,7 +177,22 @@ impl Guard {
         }
         self.host = self.sensors.host(self.parent.as_mut());
         self.engine.handle(now, Input::Sample(&self.host, &self.samples));
+        self.publish(now);
         self.find_empty(now);
+    }
+
+    /// Writes what was seen into the pages of all jobs.
+    fn publish(&mut self, now: Instant) {
+        let policy = self.engine.host_policy();
+        for (index, hand) in self.hands.iter_mut().enumerate() {
+            let Some(page) = &mut hand.page else { continue };
+            page.host(self.engine.level(), self.host.available, self.host.total);
+            page.thresholds(policy.reserve, policy.warning);
+            if let Some(view) = self.engine.view(JobId(index as u16), now) {
+                page.job(view.limit, view.usage.unwrap_or_default());
+            }
+            page.beat(now);
+        }
     }
 
     /// Sleeps until the engine wants to be called or something has happened, and takes in what has.
@@ -192,7 +211,7 @@ impl Guard {
         for &token in &tokens[..count] {
             match token {
                 SIGNALS => self.take_signals(verb)?,
-                EXIT..EMPTY => self.main_ended(JobId(token as u16), Exit::Unknown),
+                EXIT..EMPTY => self.exited(JobId(token as u16)),
                 EMPTY..LIMIT | LIMIT..VERB_TOKENS => {}
                 _ => verb.ready(self, token),
             }
@@ -212,6 +231,14 @@ impl Guard {
             }
         }
         Ok(())
+    }
+
+    /// Our own child has an exit code; the end of one that was taken over is told to somebody else.
+    fn exited(&mut self, job: JobId) {
+        self.reap();
+        if self.hands[job.index()].has_main() {
+            self.main_ended(job, Exit::Unknown);
+        }
     }
 
     fn reap(&mut self) {
@@ -272,11 +299,11 @@ impl Guard {
     }
 
     /// Registers what is to be waited for about a job that runs.
-    fn watch(&mut self, job: JobId, adopted: bool) {
+    fn watch(&mut self, job: JobId) {
         let hand = &self.hands[job.index()];
         let number = u64::from(job.0);
-        // Our own children are reaped on SIGCHLD, with their exit code; an adopted one only has its pidfd.
-        if let Some(main) = hand.main.as_ref().filter(|_| adopted) {
+        // SIGCHLD is for the orphans that come back to us.
+        if let Some(main) = hand.main.as_ref() {
             self.poller.add(main.fd(), Interest::Read, EXIT | number);
         }
         let Some(leaf) = &hand.leaf else { return };

@@ -75,7 +75,7 @@ impl Guard {
                 if let Some(entry) = self.roster.get_mut(job) {
                     (entry.pid, entry.attempt, entry.usage) = (Some(main.pid()), attempt, None);
                 }
-                self.hold(job, main, false);
+                self.hold(job, main);
                 self.engine.handle(clock::now(), Input::Started(job));
             }
             Err(error) => {
@@ -96,9 +96,9 @@ impl Guard {
     }
 
     /// Takes a job in hand and watches it.
-    pub(super) fn hold(&mut self, job: JobId, main: Process, adopted: bool) {
+    pub(super) fn hold(&mut self, job: JobId, main: Process) {
         self.hands[job.index()].hold(main);
-        self.watch(job, adopted);
+        self.watch(job);
         self.samples.reserve(self.hands.len());
     }
 

@@ -61,7 +61,7 @@ impl Place {
         place
     }
 
-    /// The same, without being started again: for `doctor`.
+    /// The same, without being started again.
     pub fn probe(explicit: Option<&Path>) -> Place {
         let options = ParentOptions { explicit: explicit.map(PathBuf::from), ..ParentOptions::default() };
         match open_parent(&options) {
@@ -105,7 +105,7 @@ impl Place {
                 let found = self.enforcement.name();
                 let why = self.refusal.clone().unwrap_or_else(|| self.notes.join("; "));
                 Err(Error::new(format!("the limit would only be held by `{found}`\n{why}"))
-                    .hint("`oomguard doctor` shows what was tried; `--best-effort` starts all the same"))
+                    .hint("`oomguard doctor` shows what was tried; `--best-effort` instead of `--require` starts all the same"))
             }
             _ => Ok(()),
         }

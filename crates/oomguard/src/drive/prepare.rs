@@ -10,33 +10,44 @@ pub struct Step {
     pub what: &'static str,
     /// What it is good for.
     pub gives: &'static str,
+    /// What it takes.
+    pub needs: &'static str,
     /// The refusal, if it was refused.
     pub refused: Option<String>,
 }
 
 /// Does all that is allowed.
 pub fn prepare() -> Vec<Step> {
-    let step = |what, gives, done: Result<(), oomguard_sys::Error>| Step {
+    let step = |what, gives, needs, done: Result<(), oomguard_sys::Error>| Step {
         what,
         gives,
+        needs,
         refused: done.err().map(|error| error.to_string()),
     };
     vec![
-        step("become subreaper", "orphans of a job come back to the guard", oneself::become_subreaper()),
-        step("timer slack 1 ns", "the guard wakes when it asked to", oneself::timer_slack()),
+        step(
+            "become subreaper",
+            "orphans of a job come back to the guard",
+            "a kernel since 3.4",
+            oneself::become_subreaper(),
+        ),
+        step("timer slack 1 ns", "the guard wakes when it asked to", "nothing", oneself::timer_slack()),
         step(
             "SCHED_FIFO",
             "the guard runs even when every core is busy",
+            "CAP_SYS_NICE (root), or an rtprio limit for this user; without it the guard may be 5 ms late",
             oneself::schedule_first().map(|_| ()),
         ),
         step(
             "lower oom_score_adj",
             "the kernel kills the guard last",
+            "CAP_SYS_RESOURCE (root outside of containers); without it jobs are raised above the guard instead",
             oneself::lower_oom_score().map(|_| ()),
         ),
         step(
             "lock memory",
             "the guard's own pages stay when memory is gone",
+            "CAP_IPC_LOCK (root), or `ulimit -l 16384`",
             oneself::lock_memory().map(|_| ()),
         ),
     ]

@@ -5,6 +5,8 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,17 +14,19 @@ use oomguard_core::{
     Bytes, Cause, Engine, Event, Exit, HostPolicy, HostSample, Input, Instant, JobId, JobPolicy, Urgency,
 };
 use oomguard_sys::cgroup::Limits;
-use oomguard_sys::clock;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::{Session, Spawn, SpawnError};
-use oomguard_sys::wait::Received;
+use oomguard_sys::wait::{Interest, Received};
+use oomguard_sys::{clock, oneself, page};
 
-use super::{Guard, Hand, JOB_OOM_SCORE, Place, Sensors, Verb, place, prepare, sensors};
+use super::{Guard, Hand, JOB_OOM_SCORE, Place, Sensors, VERB_TOKENS, Verb, place, prepare, sensors};
 use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
+use crate::notify::{Heard, Notify, Said};
 use crate::record::{Entry, Notice, Record, Roster, Told};
 use crate::sink::report::Closing;
 use crate::sink::{Human, JsonLines, Report, Sinks};
+use crate::state::Runtime;
 
 const JOB: JobId = JobId(0);
 /// The variable that members of the job are known by.
@@ -51,9 +55,12 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
         on_limit: cli.on_limit.into(),
         ..JobPolicy::once(place.enforcement)
     };
+    sweep(&place);
     let report = Rc::new(RefCell::new(Report::new(&words(&cli.command))));
     let mut guard = arm(&cli, &host, policy, place, &job, sensors, &report)?;
-    let mut verb = Run { cli: &cli, job, asked: None, error: None, ended: None, brake: None };
+    let talk = Talk::open(&mut guard);
+    let mut verb =
+        Run { cli: &cli, job, talk, asked: None, interrupted: false, error: None, ended: None, brake: None };
     guard.engine.handle(clock::now(), Input::Add(JOB, job));
     guard.guard(&mut verb)?;
     let code = verb.exit_code();
@@ -70,19 +77,40 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
             eprintln!("oomguard: {}", error.message);
         }
     }
+    if verb.interrupted && code == 128 + Signal::INT.as_raw() as u8 {
+        oneself::end_by(Signal::INT);
+    }
     Ok(code)
 }
 
 /// A limit that was asked for is enforced, or somebody has said that it need not be.
 fn is_enough(cli: &cli::Run, limit: Option<Bytes>, place: &Place) -> Result<(), Error> {
     match (limit, &place.refusal) {
-        (Some(_), Some(refusal)) if cli.require.is_none() && !cli.best_effort => {
-            Err(Error::new(format!("no cgroup can hold the tree to its limit here\n{refusal}")).hint(
-                "`--require rlimit` accepts a limit per process with the guard watching the sum; `--best-effort` \
+        (Some(_), Some(refusal)) if cli.require.is_none() && !cli.best_effort => Err(Error::new(format!(
+            "no cgroup can hold the tree to its limit here\n{refusal}"
+        ))
+        .hint(
+            "`--require rlimit` accepts a limit per process with the guard watching the sum; `--best-effort` \
                  whatever there is",
-            ))
-        }
+        )),
         _ => Ok(()),
+    }
+}
+
+/// Removes the empty cgroups of runs whose guard was killed.
+fn sweep(place: &Place) {
+    let Some(parent) = &place.parent else { return };
+    for name in parent.leaves().unwrap_or_default() {
+        let Some(pid) = name.strip_prefix("run-").and_then(|pid| pid.parse().ok()) else { continue };
+        if Process::open(pid).is_ok() {
+            continue;
+        }
+        if let Ok(leaf) = parent.leaf(&name)
+            && leaf.is_populated().is_ok_and(|populated| !populated)
+        {
+            // In use after all, or gone: both are fine.
+            let _ = leaf.remove();
+        }
     }
 }
 
@@ -162,12 +190,49 @@ fn code(error: &SpawnError) -> u8 {
     }
 }
 
+/// How a command that knows us is asked to give memory back or to stop, before the wall: its page, and the socket on
+/// which it answers.
+struct Talk {
+    page: PathBuf,
+    notify: Notify,
+}
+
+impl Talk {
+    /// Only where there is a private place for it, and nobody else (systemd, a guard above us) listens to the command
+    /// already. Without it the limit holds all the same.
+    fn open(guard: &mut Guard) -> Option<Talk> {
+        let env = |name: &str| std::env::var(name).ok();
+        let uid = rustix::process::geteuid().as_raw();
+        if env("NOTIFY_SOCKET").is_some() || (uid != 0 && env("XDG_RUNTIME_DIR").is_none()) {
+            return None;
+        }
+        let name = format!("run-{}", std::process::id());
+        let runtime = Runtime::locate(Path::new(&name), &env, uid);
+        runtime.create().ok()?;
+        let notify = Notify::bind(&runtime.notify()).ok()?;
+        let page = runtime.page(&name);
+        let _ = std::fs::remove_file(&page);
+        guard.hands[JOB.index()].page = Some(page::Writer::create(&page).ok()?);
+        guard.poller.add(notify.as_fd(), Interest::Read, VERB_TOKENS);
+        Some(Talk { page, notify })
+    }
+}
+
+impl Drop for Talk {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.page);
+    }
+}
+
 /// What `run` knows while it guards.
 struct Run<'a> {
     cli: &'a cli::Run,
     job: JobPolicy,
+    talk: Option<Talk>,
     /// The last signal that asked for an end.
     asked: Option<(i32, Instant)>,
+    /// Ctrl-C was pressed on our terminal.
+    interrupted: bool,
     error: Option<(u8, String)>,
     ended: Option<(Cause, Exit, Bytes, Duration)>,
     brake: Option<Bytes>,
@@ -178,8 +243,13 @@ impl Verb for Run<'_> {
         // Whoever runs away from the tree carries this along; it is looked for only where no cgroup holds it.
         let mark = format!("{}-{:x}", std::process::id(), clock::now().0);
         hand.mark = Some((MARK.to_owned(), mark.clone()));
+        let mut env: Vec<(OsString, Option<OsString>)> = vec![(MARK.into(), Some(mark.into()))];
+        if let Some(talk) = &self.talk {
+            env.push(("OOMGUARD_PAGE".into(), Some(talk.page.clone().into())));
+            env.push(("NOTIFY_SOCKET".into(), Some(talk.notify.path().into())));
+        }
         let spawn = Spawn {
-            env: &[(MARK.into(), Some(mark.into()))],
+            env: &env,
             leaf: hand.leaf.as_ref(),
             rlimit_data: place::rlimit_data(hand.enforcement, self.job.limit),
             oom_score_adj: Some(JOB_OOM_SCORE),
@@ -198,12 +268,22 @@ impl Verb for Run<'_> {
             return pass_on(guard, signal.signal);
         }
         let now = clock::now();
+        self.interrupted |= number == Some(Signal::INT) && signal.is_from_terminal();
         let again = self.asked.is_some_and(|(_, at)| now.since(at) <= self.cli.grace);
         self.asked = Some((signal.signal, now));
         if again {
             guard.engine.handle(now, Input::Remove(JOB, Urgency::Now));
         } else if !signal.is_from_terminal() {
             pass_on(guard, signal.signal);
+        }
+    }
+
+    fn ready(&mut self, guard: &mut Guard, _: u64) {
+        let Some(talk) = &mut self.talk else { return };
+        for Heard { pid, said } in talk.notify.receive() {
+            if let (Some(job), Said::Word(word)) = (guard.job_of(pid), said) {
+                guard.engine.handle(clock::now(), Input::Heard(job, word));
+            }
         }
     }
 

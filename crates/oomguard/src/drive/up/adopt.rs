@@ -75,7 +75,7 @@ impl Up {
         if let Some(entry) = guard.roster.get_mut(job) {
             (entry.pid, entry.attempt) = (Some(pid), old.attempt);
         }
-        guard.hold(job, main, true);
+        guard.hold(job, main);
         // The guard before us may have died while it held the worker still.
         let _ = guard.hands[job.index()].freeze(false);
         guard.engine.handle(now, Input::Adopt(job, policy, age, old.attempt));

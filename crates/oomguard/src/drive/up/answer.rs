@@ -134,7 +134,7 @@ fn status_of(worker: &super::Worker, guard: &Guard, now: oomguard_core::Instant)
             Phase::Over => control::Phase::Done,
         },
         pid: worker.pid,
-        age_s: alive.then(|| view.age.as_secs_f64()),
+        age_s: alive.then_some(view.age.as_secs_f64()),
         max_age_s: view.restart_in.map(|left| (view.age + left).as_secs_f64()),
         usage: view.usage.filter(|_| alive),
         peak: Some(view.peak).filter(|_| alive),

@@ -104,9 +104,7 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let host = sensors.host(None);
     let source = Source::new(&cli.config, cli.place.cgroup_parent.clone())?;
     let config = source.read(host.total)?;
-    if config.pools.is_empty() {
-        return Err(no_pool(&config));
-    }
+    config.need_pools()?;
     // The lock first: a second guard is refused before it has touched anything.
     let state = StateDir::open(&StateDir::locate(&config, &env))?;
     let runtime = Runtime::locate(state.path(), &env, rustix::process::getuid().as_raw());
@@ -164,15 +162,6 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     Ok(u8::from(up.troubled))
 }
 
-fn no_pool(config: &Config) -> Error {
-    let looked = config.path.as_ref().map_or_else(
-        || format!("no `oomguard.toml` in `{}` or above", config.base.display()),
-        |path| format!("`{}` has no `[pool.NAME]`", path.display()),
-    );
-    Error::new(format!("there are no workers to run: {looked}"))
-        .hint("a pool needs a name and a command:\n  [pool.train]\n  command = [\"python\", \"train.py\"]")
-}
-
 fn require(config: &Config, place: &Place) -> Result<(), Error> {
     match config.memory.require {
         Some(wanted) if place.enforcement > wanted => {
@@ -204,23 +193,6 @@ fn sinks(cli: &cli::Up, config: &Config) -> Result<Sinks, Error> {
 impl Up {
     fn worker(&mut self, job: JobId) -> Option<&mut Worker> {
         self.workers.iter_mut().find(|worker| worker.job == job)
-    }
-
-    /// The pages of all workers, after a look.
-    fn publish(&mut self, guard: &mut Guard) {
-        let now = clock::now();
-        let policy = *guard.engine.host_policy();
-        let (host, level) = (guard.host(), guard.engine.level());
-        for (index, hand) in guard.hands.iter_mut().enumerate() {
-            let Some(page) = &mut hand.page else { continue };
-            let view = guard.engine.view(JobId(index as u16), now);
-            page.host(level, host.available, host.total);
-            page.thresholds(policy.reserve, policy.warning);
-            if let Some(view) = view {
-                page.job(view.limit, view.usage.unwrap_or_default());
-            }
-            page.beat(now);
-        }
     }
 
     /// Last words: the trials of the dead are told, the books closed, what was made is removed.
@@ -270,7 +242,6 @@ impl Verb for Up {
     }
 
     fn looked(&mut self, guard: &mut Guard) {
-        self.publish(guard);
         self.rotate_logs(guard);
     }
 

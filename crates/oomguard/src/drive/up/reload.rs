@@ -14,9 +14,9 @@ impl Up {
     pub(super) fn reload(&mut self, guard: &mut Guard) -> Result<Vec<String>, Error> {
         guard.sinks.reopen();
         let path = self.config.path.clone().unwrap_or_else(|| self.config.base.clone());
-        let read = self.source.read(guard.host().total).and_then(|config| match config.pools.is_empty() {
-            true => Err(super::no_pool(&config)),
-            false => Ok(config),
+        let read = self.source.read(guard.host().total).and_then(|config| {
+            config.need_pools()?;
+            Ok(config)
         });
         match read {
             Err(error) => {

