@@ -385,7 +385,10 @@ fn nothing_of_the_guard_is_inherited() {
     let script = "grep -E '^(Sig|Shd)' /proc/self/status; cut -d' ' -f18,19,40,41 /proc/self/stat; \
                   cat /proc/self/timerslack_ns; ls /proc/self/fd; ulimit -a; id";
     // The C library's own two signals are not ours to give back.
-    let script = &script.replace("grep -E '^(Sig|Shd)'", "sed -nE '/^(Sig|Shd)/{s/^(SigIgn:\\s+[0-9a-f]{7})[0-9a-f]/\\1_/;p}'");
+    let script = &script.replace(
+        "grep -E '^(Sig|Shd)'",
+        "sed -nE '/^(Sig|Shd)/{s/^(SigIgn:\\s+[0-9a-f]{7})[0-9a-f]/\\1_/;p}'",
+    );
     let alone = Done::of(world.command("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap());
     let guarded = world.run(&[LIMIT, &["--best-effort"]].concat(), &["sh", "-c", script]).with(0);
     assert_eq!(guarded.out, alone.out);

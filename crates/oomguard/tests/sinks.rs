@@ -148,7 +148,11 @@ fn both_logs_tell_the_same_and_a_broken_one_is_reported_in_the_other() {
     assert!(text(&human).ends_with("can be written again; 2 lines are missing\n"), "{}", text(&human));
     let kept: Vec<Value> = text(&json).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(kept.len(), 2, "{kept:?}");
-    assert_eq!((&kept[1]["event"], &kept[1]["lost"]), (&"sink-resumed".into(), &2.into()), "its own gap is said");
+    assert_eq!(
+        (&kept[1]["event"], &kept[1]["lost"]),
+        (&"sink-resumed".into(), &2.into()),
+        "its own gap is said"
+    );
 }
 
 #[test]

@@ -15,7 +15,9 @@ use support::{PATIENCE, World, has_cgroup, lives, pid_in, text, wait_until};
 const IDLE: &str = "[pool.w]\ncommand = [\"{hog}\", \"hold\", \"1\"]\ncount = 2\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n";
 
 fn pool(command: &str, rest: &str) -> String {
-    format!("[pool.w]\ncommand = [{command}]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"300ms\"\n{rest}")
+    format!(
+        "[pool.w]\ncommand = [{command}]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"300ms\"\n{rest}"
+    )
 }
 
 fn is(name: &str) -> impl Fn(&Value) -> bool {
@@ -48,7 +50,8 @@ fn a_worker_at_its_limit_is_restarted() {
     assert!(!lives(first));
     let log = text(&world.path("logs/watchdog.log"));
     assert!(log.contains("🔄 Worker 1 memory leak detected - restarting"), "{log}");
-    assert!(log.contains(&format!("Worker 1 (PID {first}) using 0.1GB (limit: 0.1GB)")), "{log}");
+    assert!(log.contains(&format!("Worker 1 (PID {first}) using ")), "{log}");
+    assert!(log.contains("(limit: 100MB)"), "{log}");
     up.stop();
 }
 
@@ -87,7 +90,8 @@ fn crashes_wait_longer_each_time() {
     let up = Up::start(&world, &pool("\"{hog}\", \"exit\", \"3\"", ""));
     up.wait_start("worker-1", 3);
     let events = up.events();
-    let delays: Vec<f64> = events.iter().filter(|e| is("waiting")(e)).map(|e| e["delay_s"].as_f64().unwrap()).collect();
+    let delays: Vec<f64> =
+        events.iter().filter(|e| is("waiting")(e)).map(|e| e["delay_s"].as_f64().unwrap()).collect();
     assert!((1.0..=1.25).contains(&delays[0]) && (2.0..=2.5).contains(&delays[1]), "{delays:?}");
     let crash = events.iter().find(|event| ended("worker-1", "crash")(event)).unwrap();
     assert_eq!(crash["exit"]["code"], 3);
@@ -136,7 +140,11 @@ fn age_restarts_one_at_a_time() {
     }
     // In slots: the first lives are a third of the age apart.
     let ages: Vec<f64> = (1..=3)
-        .map(|n| events.iter().find(|e| ended(&format!("worker-{n}"), "age")(e)).unwrap()["age_s"].as_f64().unwrap())
+        .map(|n| {
+            events.iter().find(|e| ended(&format!("worker-{n}"), "age")(e)).unwrap()["age_s"]
+                .as_f64()
+                .unwrap()
+        })
         .collect();
     assert!(ages[0] < ages[1] && ages[1] < ages[2], "{ages:?}");
     assert!(up.events().iter().all(|event| event["event"] != "waiting"), "planned ends are no failures");
@@ -177,7 +185,9 @@ fn a_successor_starts_when_the_old_tree_is_gone() {
     wait_until(PATIENCE, "its child is deaf", || text(&world.path("deaf")) == "ready\n");
     up.ask(&["restart"]).with(0);
     up.wait_start("worker-1", 2);
-    wait_until(PATIENCE, "the successor has looked", || world.path("seen").exists() && !text(&world.path("seen")).is_empty());
+    wait_until(PATIENCE, "the successor has looked", || {
+        world.path("seen").exists() && !text(&world.path("seen")).is_empty()
+    });
     assert_eq!(text(&world.path("seen")), "gone\n");
     up.stop();
 }
@@ -232,7 +242,10 @@ fn a_second_guard_is_refused_with_the_pid_of_the_first() {
     let up = Up::start(&world, IDLE);
     let pid = up.wait_start("worker-1", 1);
     let second = world.done(&mut world.oomguard(["up"])).with(125);
-    assert!(second.err.contains(&format!("another guard (PID {}) already works on", up.child.id())), "{second:?}");
+    assert!(
+        second.err.contains(&format!("another guard (PID {}) already works on", up.child.id())),
+        "{second:?}"
+    );
     assert!(lives(pid));
     // Nothing of the first was disturbed.
     up.ask(&["restart", "worker-1"]).with(0);
@@ -339,7 +352,10 @@ fn a_reload_applies_what_has_changed_and_ends_nobody_for_it() {
 #[test]
 fn who_is_wanted_again_before_it_has_left_comes_back() {
     let world = World::new();
-    let config = IDLE.replace("\"{hog}\", \"hold\", \"1\"", "\"sh\", \"-c\", \"exec {hog} deaf {dir}/heard-$OOMGUARD_WORKER\"");
+    let config = IDLE.replace(
+        "\"{hog}\", \"hold\", \"1\"",
+        "\"sh\", \"-c\", \"exec {hog} deaf {dir}/heard-$OOMGUARD_WORKER\"",
+    );
     let up = Up::start(&world, &config);
     up.wait_start("worker-2", 1);
     wait_until(PATIENCE, "it listens", || text(&world.path("heard-2")) == "ready\n");
@@ -360,20 +376,40 @@ fn what_workers_say_reaches_the_status_and_garbage_does_nothing() {
     use std::io::{Read, Write};
     use std::os::unix::net::{UnixDatagram, UnixStream};
     let world = World::new();
-    let up = Up::start(&world, &pool("\"{hog}\", \"say\", \"READY=1\", \"STATUS=epoch 3 of 9\", \"X_OOMGUARD_TRIAL=17\"", ""));
+    let up = Up::start(
+        &world,
+        &pool("\"{hog}\", \"say\", \"READY=1\", \"STATUS=epoch 3 of 9\", \"X_OOMGUARD_TRIAL=17\"", ""),
+    );
     let pid = up.wait_start("worker-1", 1);
     wait_until(PATIENCE, "it is heard", || up.worker("worker-1")["trial"] == 17);
     assert_eq!(up.worker("worker-1")["status_text"], "epoch 3 of 9");
     let sockets = |ending: &str| -> std::path::PathBuf {
         let entries = std::fs::read_dir(world.project().parent().unwrap().join("run/oomguard")).unwrap();
-        entries.map(|entry| entry.unwrap().path()).find(|path| path.to_string_lossy().ends_with(ending)).unwrap()
+        entries
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.to_string_lossy().ends_with(ending))
+            .unwrap()
     };
     // The test is no worker: whatever it says is nobody's.
     let socket = UnixDatagram::unbound().unwrap();
-    for said in [&b"X_OOMGUARD_TRIAL=99"[..], b"STATUS=lies", b"\xff\xfe\0=\0", b"", &[b'='; 9000], b"STOPPING=1\n\n\n"] {
+    for said in [
+        &b"X_OOMGUARD_TRIAL=99"[..],
+        b"STATUS=lies",
+        b"\xff\xfe\0=\0",
+        b"",
+        &[b'='; 9000],
+        b"STOPPING=1\n\n\n",
+    ] {
         let _ = socket.send_to(said, sockets(".notify"));
     }
-    for said in [&b"\n"[..], b"{}\n", b"{\"do\":\"explode\"}\n", b"\xff\xff\n", b"[[[[[[\n", b"{\"do\":\"stop\",\"rm\":1}\n"] {
+    for said in [
+        &b"\n"[..],
+        b"{}\n",
+        b"{\"do\":\"explode\"}\n",
+        b"\xff\xff\n",
+        b"[[[[[[\n",
+        b"{\"do\":\"stop\",\"rm\":1}\n",
+    ] {
         let mut stream = UnixStream::connect(sockets(".sock")).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(said).unwrap();
@@ -394,12 +430,19 @@ fn whoever_watches_sees_every_event() {
     let up = Up::start(&world, IDLE);
     let pid = up.wait_start("worker-1", 1);
     let entries = std::fs::read_dir(world.project().parent().unwrap().join("run/oomguard")).unwrap();
-    let socket = entries.map(|entry| entry.unwrap().path()).find(|path| path.extension().is_some_and(|e| e == "sock")).unwrap();
+    let socket = entries
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|e| e == "sock"))
+        .unwrap();
     let watch = oomguard::control::Watch::begin(&socket, PATIENCE).unwrap();
     up.ask(&["restart", "worker-1"]).with(0);
-    let seen: Vec<Value> = watch.take_while(|event| !(event["event"] == "started" && event["worker"] == "worker-1")).collect();
+    let seen: Vec<Value> =
+        watch.take_while(|event| !(event["event"] == "started" && event["worker"] == "worker-1")).collect();
     let names: Vec<&str> = seen.iter().map(|event| event["event"].as_str().unwrap()).collect();
-    assert!(names.contains(&"asked") && names.contains(&"terminate") && names.contains(&"ended"), "{names:?}");
+    assert!(
+        names.contains(&"asked") && names.contains(&"terminate") && names.contains(&"ended"),
+        "{names:?}"
+    );
     assert!(!lives(pid));
     up.stop();
 }

@@ -15,15 +15,21 @@ use support::{PATIENCE, World, has_cgroup, lives, pid_in, text, wait_until};
 fn the_next_guard_adopts_who_lives_and_ends_who_ran_away() {
     let world = World::new();
     let script = "{hog} leave {dir}/escaped-$OOMGUARD_WORKER; exec {hog} hold 20";
-    let up = Up::start(&world, &format!(
-        "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 2\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
-    ));
+    let up = Up::start(
+        &world,
+        &format!(
+            "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 2\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
+        ),
+    );
     let pids = [up.wait_start("worker-1", 1), up.wait_start("worker-2", 1)];
     let escaped = [pid_in(&world.path("escaped-1")), pid_in(&world.path("escaped-2"))];
     up.kill();
     assert!(pids.iter().chain(&escaped).all(|pid| lives(*pid)), "workers outlive their guard");
     // One dies meanwhile; the one that ran away from it must not stay.
-    oomguard_sys::process::Process::open(pids[1]).unwrap().signal(oomguard_sys::process::Signal::KILL).unwrap();
+    oomguard_sys::process::Process::open(pids[1])
+        .unwrap()
+        .signal(oomguard_sys::process::Signal::KILL)
+        .unwrap();
     std::fs::remove_file(world.path("escaped-2")).unwrap();
     let up = Up::again(&world);
     let adopted = up.wait("the first is adopted", |event| event["event"] == "adopted");
@@ -47,9 +53,12 @@ fn an_adopted_worker_is_still_held_to_its_limit() {
     }
     let world = World::new();
     let script = "if [ -e {dir}/go ]; then exec {hog} hold 1; fi; while [ ! -e {dir}/go ]; do sleep 0.01; done; exec {hog} spike 300";
-    let up = Up::start(&world, &format!(
-        "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
-    ));
+    let up = Up::start(
+        &world,
+        &format!(
+            "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
+        ),
+    );
     let pid = up.wait_start("worker-1", 1);
     up.kill();
     let up = Up::again(&world);
@@ -97,14 +106,24 @@ fn strangers(world: &World, up: &Up<'_>) -> Vec<String> {
     let held: Vec<u32> = world
         .cgroups()
         .iter()
-        .filter(|dir| dir.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("oomguard-test")))
-        .flat_map(|dir| text(&dir.join("cgroup.procs")).split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+        .filter(|dir| {
+            dir.file_name().is_some_and(|name| !name.to_string_lossy().starts_with("oomguard-test"))
+        })
+        .flat_map(|dir| {
+            text(&dir.join("cgroup.procs"))
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+                .collect::<Vec<u32>>()
+        })
         .collect();
     if held.is_empty() {
         return Vec::new();
     }
     let processes = world.processes().into_iter().map(|process| process.pid());
-    processes.filter(|pid| *pid != up.child.id() && !held.contains(pid) && lives(*pid)).map(|pid| pid.to_string()).collect()
+    processes
+        .filter(|pid| *pid != up.child.id() && !held.contains(pid) && lives(*pid))
+        .map(|pid| pid.to_string())
+        .collect()
 }
 
 #[test]
@@ -114,9 +133,12 @@ fn a_guard_of_nobody_adopts_without_a_cgroup() {
     }
     let world = World::of_nobody();
     let script = "{hog} hold 3 & {hog} leave {dir}/escaped-$OOMGUARD_WORKER; exec {hog} hold 5";
-    let up = Up::start(&world, &format!(
-        "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 2\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
-    ));
+    let up = Up::start(
+        &world,
+        &format!(
+            "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 2\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
+        ),
+    );
     let pids = [up.wait_start("worker-1", 1), up.wait_start("worker-2", 1)];
     let escaped = [pid_in(&world.path("escaped-1")), pid_in(&world.path("escaped-2"))];
     // The guard, and of each worker the main process, its child, and who ran away.

@@ -22,12 +22,20 @@ fn whole(path: &Path) -> String {
 #[test]
 fn the_logs_are_what_people_and_programs_expect() {
     let world = World::new();
-    let config = IDLE.replace("\"{hog}\", \"hold\", \"1\"", "\"sh\", \"-c\", \"echo out $OOMGUARD_WORKER; echo err >&2; exec {hog} hold 1\"");
+    let config = IDLE.replace(
+        "\"{hog}\", \"hold\", \"1\"",
+        "\"sh\", \"-c\", \"echo out $OOMGUARD_WORKER; echo err >&2; exec {hog} hold 1\"",
+    );
     let up = Up::start(&world, &config);
     let pids = [up.wait_start("worker-1", 1), up.wait_start("worker-2", 1)];
-    wait_until(PATIENCE, "the workers have spoken", || text(&world.path("logs/worker-2.log")).contains("err"));
+    wait_until(PATIENCE, "the workers have spoken", || {
+        text(&world.path("logs/worker-2.log")).contains("err")
+    });
     wait_until(PATIENCE, "the pids are listed", || {
-        let listed: Vec<u32> = text(&world.path("logs/worker_pids.txt")).split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let listed: Vec<u32> = text(&world.path("logs/worker_pids.txt"))
+            .split_whitespace()
+            .filter_map(|word| word.parse().ok())
+            .collect();
         listed == pids
     });
     let lines: Vec<String> = text(&world.path("logs/worker-1.log")).lines().map(str::to_owned).collect();
@@ -43,7 +51,10 @@ fn the_logs_are_what_people_and_programs_expect() {
         let bytes = line.as_bytes();
         assert!(bytes[0] == b'[' && bytes[3] == b':' && bytes[6] == b':' && &bytes[9..11] == b"] ", "{line}");
     }
-    assert!(log.contains(&format!("🚀 Worker 1 (PID {}) started", pids[0])) || log.contains("🚀 Worker 1"), "{log}");
+    assert!(
+        log.contains(&format!("🚀 Worker 1 (PID {}) started", pids[0])) || log.contains("🚀 Worker 1"),
+        "{log}"
+    );
     up.stop();
     assert_eq!(text(&world.path("logs/worker_pids.txt")).trim(), "");
 }
@@ -62,9 +73,13 @@ fn no_line_is_lost_when_logs_turn_over_under_load() {
     up.stop();
     for log in &logs {
         let all = whole(log);
-        let numbers: Vec<&str> = all.lines().filter_map(|line| line.strip_prefix("line ")).map(|line| &line[..8]).collect();
+        let numbers: Vec<&str> =
+            all.lines().filter_map(|line| line.strip_prefix("line ")).map(|line| &line[..8]).collect();
         assert_eq!(numbers.len(), 60000);
-        assert!(numbers.iter().enumerate().all(|(n, number)| format!("{n:08}") == *number), "lines are out of order");
+        assert!(
+            numbers.iter().enumerate().all(|(n, number)| format!("{n:08}") == *number),
+            "lines are out of order"
+        );
         assert!(all.lines().all(|line| line.len() == 94 || !line.starts_with("line ")), "a line was torn");
     }
 }
@@ -77,7 +92,8 @@ fn a_full_disk_does_not_stop_the_guard() {
     let world = World::new();
     let disk = world.path("logs");
     std::fs::create_dir(&disk).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&disk).status().unwrap();
+    let mounted =
+        Command::new("mount").args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(&disk).status().unwrap();
     if !has("mount", mounted.success(), "no right to mount") {
         return;
     }
@@ -129,6 +145,9 @@ fn state_and_sockets_of_somebody_else_are_refused() {
     std::fs::create_dir_all(&run).unwrap();
     std::os::unix::fs::chown(&run, Some(12345), None).unwrap();
     let done = world.done(&mut world.oomguard(["up"])).with(125);
-    assert!(done.err.starts_with("error: runtime directory `") && done.err.contains("it belongs to user 12345"), "{done:?}");
+    assert!(
+        done.err.starts_with("error: runtime directory `") && done.err.contains("it belongs to user 12345"),
+        "{done:?}"
+    );
     world.must_be_empty();
 }

@@ -123,6 +123,11 @@ impl World {
         path.to_str().unwrap().to_owned()
     }
 
+    /// Where its jobs go, relative to the root of the memory hierarchy.
+    pub fn cgroup_parent(&self) -> String {
+        format!("/{}", self.name)
+    }
+
     /// A program with this world's environment, in the project folder.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         use std::os::unix::process::CommandExt;
@@ -132,7 +137,7 @@ impl World {
         {
             command.env_remove(name);
         }
-        command.env(MARK, &self.name).env("OOMGUARD_CGROUP_PARENT", format!("/{}", self.name));
+        command.env(MARK, &self.name).env("OOMGUARD_CGROUP_PARENT", self.cgroup_parent());
         command.env("XDG_STATE_HOME", self.dir.path().join("state"));
         command.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
         command.env_remove("NOTIFY_SOCKET").env("NO_COLOR", "1").current_dir(self.project());

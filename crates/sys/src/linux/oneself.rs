@@ -150,6 +150,21 @@ pub fn become_subreaper() -> Result<()> {
         .map_err(|errno| Error::Call { doing: "prctl(PR_SET_CHILD_SUBREAPER)", errno })
 }
 
+/// Ends by a signal, as the command did that we ran: a shell goes on with its script after an exit code, and not
+/// after Ctrl-C. Returns only where the signal is ignored.
+pub fn end_by(signal: rustix::process::Signal) {
+    // SAFETY: `sigset_t` is plain data; `sigemptyset` initialises it, `sigaddset` gets a valid number, and the old
+    // mask is not asked for.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, signal.as_raw());
+        // Sent first, so that it is there when it is let in.
+        let _ = rustix::process::kill_process(rustix::process::getpid(), signal);
+        libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
+    }
+}
+
 /// Whether we are root in our user namespace.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
