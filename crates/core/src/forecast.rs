@@ -38,6 +38,12 @@ impl Growth {
         self.last = Some((now, value));
     }
 
+    /// Bytes per second that it has kept up for a while and still does, the slower of the two estimates: a burst at
+    /// the start of a trial is not a spike.
+    pub(crate) fn sustained(&self) -> Bytes {
+        Bytes(self.quick.min(self.slow).max(0.0) as u64)
+    }
+
     /// Bytes per second, the faster of the two estimates; zero while it shrinks.
     pub fn rate(&self) -> Bytes {
         Bytes(self.quick.max(self.slow).max(0.0) as u64)
@@ -74,6 +80,15 @@ mod tests {
         let rate = growth.rate().0 as f64 / Bytes::mib(2000).0 as f64;
         assert!((0.95..1.05).contains(&rate), "{rate}");
         assert_eq!(time_to_use(Bytes::mib(4000), Bytes::mib(2000)), Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_burst_is_fast_and_not_sustained() {
+        let mut growth = Growth::default();
+        growth.update(ms(0), Bytes::mib(100));
+        growth.update(ms(50), Bytes::mib(200));
+        assert!(growth.rate() > Bytes::mib(1000), "{}", growth.rate());
+        assert!(growth.sustained() < Bytes::mib(200), "{}", growth.sustained());
     }
 
     #[test]

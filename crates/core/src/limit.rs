@@ -180,9 +180,9 @@ impl Engine {
     }
 }
 
-/// At the rate that was seen it would hit the wall before it could stop by itself. Only for jobs that listen
-/// and are past half their limit: a start-up that loads data grows fast too.
+/// At the rate that it keeps up it would hit the wall before it could stop by itself. Only for jobs that listen and
+/// are past three quarters of their limit: a start-up that loads data grows fast too.
 fn will_reach(job: &Job, room: Bytes) -> bool {
-    let past_half = job.usage.zip(job.policy.limit).is_some_and(|(usage, limit)| usage > limit.percent(50));
-    job.checks && past_half && time_to_use(room, job.growth.rate()) < Duration::from_secs(1)
+    let far_on = job.usage.zip(job.policy.limit).is_some_and(|(usage, limit)| usage > limit.percent(75));
+    job.checks && far_on && time_to_use(room, job.growth.sustained()) < Duration::from_secs(1)
 }
