@@ -161,18 +161,28 @@ impl Engine {
                 }
                 Brake::Idle
             }
-            Phase::Running if left <= TIME_TO_TERMINATE => self.choose_again(now, id),
-            Phase::Running => {
-                if job.asked != Some(Cause::Reserve) || job.patience_is_over() {
-                    self.stop(now, id, Cause::Reserve);
-                }
+            Phase::Running if job.is_given_time(Cause::Reserve) && left > TIME_TO_TERMINATE => {
                 Brake::Acting(id)
             }
+            Phase::Running => self.press(now, id, left),
             Phase::Terminating if left <= NO_TIME => self.kill_for_memory(now, id),
             Phase::Terminating => Brake::Acting(id),
             _ if job.is_dying() => self.wait_for(now, id),
             _ => Brake::Idle,
         }
+    }
+
+    /// Asking was not enough. If something else has begun to die meanwhile, that is enough.
+    fn press(&mut self, now: Instant, id: JobId, left: Duration) -> Brake {
+        if let Some(brake) = self.on_its_way(now) {
+            self.resume(id);
+            return brake;
+        }
+        if left <= TIME_TO_TERMINATE {
+            return self.choose_again(now, id);
+        }
+        self.stop(now, id, Cause::Reserve);
+        Brake::Acting(id)
     }
 
     /// Time ran out on a job that was only asked: perhaps another one is why.

@@ -198,9 +198,14 @@ impl Job {
         self.policy.limit.map(|limit| limit.percent(90))
     }
 
-    /// It was asked, and has had its time to answer.
-    pub(crate) fn patience_is_over(&self) -> bool {
-        self.asked.is_some() && self.timers.get(Timer::Prune) == Instant::NEVER
+    /// It was asked for this, and has had its time to answer.
+    pub(crate) fn was_asked_in_vain(&self, cause: Cause) -> bool {
+        self.asked == Some(cause) && self.timers.get(Timer::Prune) == Instant::NEVER
+    }
+
+    /// It was asked for this, and may still answer.
+    pub(crate) fn is_given_time(&self, cause: Cause) -> bool {
+        self.asked == Some(cause) && self.timers.get(Timer::Prune) != Instant::NEVER
     }
 
     pub(crate) fn candidate(&self, job: JobId, now: Instant) -> Option<Candidate> {

@@ -42,7 +42,7 @@ impl Engine {
         }
         let job = &self.jobs[id.index()];
         let near = usage >= mark || will_reach(job, limit.minus(usage));
-        let over = usage < limit.percent(RELIEVE) || job.patience_is_over();
+        let over = usage < limit.percent(RELIEVE) || job.was_asked_in_vain(Cause::Limit);
         if job.asked == Some(Cause::Limit) && over && !near {
             self.resume(id);
         }
@@ -77,7 +77,7 @@ impl Engine {
         }
         let job = &self.jobs[id.index()];
         let full = job.mark().zip(job.usage).is_some_and(|(mark, usage)| usage >= mark);
-        let asked_in_vain = job.asked == Some(Cause::Limit) && job.patience_is_over();
+        let asked_in_vain = job.was_asked_in_vain(Cause::Limit);
         if job.checks && job.asked.is_none() {
             self.say_brake(id, Cause::Limit, Reason::NearLimit);
             self.ask(now, id, Cause::Limit);

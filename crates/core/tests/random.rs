@@ -112,7 +112,12 @@ fn kind() -> impl Strategy<Value = Kind> {
         1 => span(1, 15_000),
         1 => Just(FOREVER),
     ];
-    let told = (prop::bool::ANY, prop::bool::weighted(0.2), prop::option::of((span(0, 8_000), size(0, 4_000))), size(0, 500));
+    let told = (
+        prop::bool::ANY,
+        prop::bool::weighted(0.2),
+        prop::option::of((span(0, 8_000), size(0, 4_000))),
+        size(0, 500),
+    );
     let body = (0..40u64, 0..5u32, span(0, 400), 100..8_000u64);
     (shape(), term, order, stuck, told, body).prop_map(|(shape, term, order, stuck, told, body)| {
         let (checks, echoes, prunes, relieves) = told;
@@ -262,7 +267,7 @@ fn quietly(live: impl FnOnce() -> Result<(), TestCaseError>) -> Result<(), TestC
 }
 
 proptest! {
-    #![proptest_config(config(150))]
+    #![proptest_config(config(120))]
 
     #[test]
     fn whatever_happens_the_rules_hold(plan in plan()) {
@@ -271,6 +276,11 @@ proptest! {
             Ok(())
         })?;
     }
+
+}
+
+proptest! {
+    #![proptest_config(config(30))]
 
     #[test]
     fn the_same_world_is_lived_the_same_way_twice(plan in plan()) {

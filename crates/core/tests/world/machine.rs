@@ -114,7 +114,7 @@ impl World {
         let Some(process) = self.process(job).filter(|p| p.works()) else { return };
         if process.frozen_since.is_some() {
             // It ends when it may run again.
-            self.schedule(job, millis(50), Happening::MainExits(exit));
+            process.exit_pending = Some(exit);
             return;
         }
         let alone = process.kind.children == 0 || process.main_gone;
@@ -317,6 +317,10 @@ impl World {
         let now = self.now;
         let Some(process) = self.process(job) else { return };
         process.thaw(now);
+        if let Some(exit) = process.exit_pending.take() {
+            self.schedule(job, Duration::ZERO, Happening::MainExits(exit));
+        }
+        let Some(process) = self.process(job) else { return };
         if std::mem::take(&mut process.term_pending) {
             self.take_term(job);
         }

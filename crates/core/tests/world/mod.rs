@@ -222,7 +222,7 @@ impl World {
     /// Bytes per second by which everything grows together.
     fn growth(&self) -> f64 {
         let jobs: f64 = self.slots.iter().filter_map(|s| s.process.as_ref()).map(|p| p.rate().max(0.0)).sum();
-        jobs + self.strangers.iter().map(|s| s.rate).sum::<f64>()
+        jobs + self.strangers.iter().map(|s| s.rate.max(0.0)).sum::<f64>()
     }
 
     fn has_cgroups(&self) -> bool {

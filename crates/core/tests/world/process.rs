@@ -31,6 +31,7 @@ pub struct Process {
     /// What came while it was frozen.
     pub term_pending: bool,
     pub prune_pending: bool,
+    pub exit_pending: Option<Exit>,
     pub soft: Option<f64>,
     pub soft_told: bool,
     /// The throttle bites since then.
@@ -58,6 +59,7 @@ impl Process {
             frozen_since: None,
             term_pending: false,
             prune_pending: false,
+            exit_pending: None,
             soft: None,
             soft_told: false,
             throttled_since: None,

@@ -399,7 +399,8 @@ impl Rules {
             hold!(!waits || now < seen.answer_by, "{index} asked for the reserve, and nothing followed");
             let frozen = seen.frozen.map_or(Duration::ZERO, |at| now.since(at));
             hold!(frozen < Duration::from_secs(30), "{index} frozen for {frozen:?}");
-            let touched = seen.touched.filter(|_| !is_ending(seen)).map_or(Duration::ZERO, |at| now.since(at));
+            let touched =
+                seen.touched.filter(|_| !is_ending(seen)).map_or(Duration::ZERO, |at| now.since(at));
             hold!(touched < Duration::from_millis(2100), "{index} throttled for {touched:?}");
         }
         Ok(())
