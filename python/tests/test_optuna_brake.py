@@ -199,7 +199,7 @@ def start(code, *arguments, **env):
 
     here = pathlib.Path(__file__).parent
     env = clean_env(**env)
-    env["PYTHONPATH"] += f":{here}"
+    env["PYTHONPATH"] = str(here)
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

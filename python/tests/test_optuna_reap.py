@@ -261,7 +261,7 @@ study.optimize(objective, n_trials=3)
 
     here = str(pathlib.Path(__file__).parent)
     env = clean_env()
-    env["PYTHONPATH"] += f":{here}"
+    env["PYTHONPATH"] = str(here)
     pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     workers = [subprocess.Popen([sys.executable, "-c", code, spec], env=env, **pipe) for _ in range(3)]
     for worker in workers:
