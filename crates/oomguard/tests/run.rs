@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use oomguard_sys::process::Signal;
 use serde_json::Value;
-use support::{Done, World, end_of, has, has_cgroup, json_lines, lives, pid_in, text, wait_for, wait_until};
+use support::{Done, World, end_of, has, has_cgroup, json_lines, lives, pid_in, text, wait_until};
 
 const LIMIT: &[&str] = &["--memory-limit", "200MiB", "--reserve", "256MiB"];
 const NO_LIMIT: &[&str] = &["--reserve", "256MiB"];
@@ -382,12 +382,12 @@ fn the_report_says_what_happened() {
 fn nothing_of_the_guard_is_inherited() {
     let world = World::new();
     // fields of stat: priority, nice, rt_priority, policy
-    let script = "grep -E '^(Sig|Shd)' /proc/self/status; cut -d' ' -f18,19,40,41 /proc/self/stat; \
+    let script = "grep -E '^(Sig[PBIC]|Shd)' /proc/self/status; cut -d' ' -f18,19,40,41 /proc/self/stat; \
                   cat /proc/self/timerslack_ns; ls /proc/self/fd; ulimit -a; id";
     // The C library's own two signals are not ours to give back.
     let script = &script.replace(
-        "grep -E '^(Sig|Shd)'",
-        "sed -nE '/^(Sig|Shd)/{s/^(SigIgn:\\s+[0-9a-f]{7})[0-9a-f]/\\1_/;p}'",
+        "grep -E '^(Sig[PBIC]|Shd)'",
+        "sed -nE '/^(Sig[PBIC]|Shd)/{s/^(SigIgn:\\s+[0-9a-f]{7})[0-9a-f]/\\1_/;p}'",
     );
     let alone = Done::of(world.command("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap());
     let guarded = world.run(&[LIMIT, &["--best-effort"]].concat(), &["sh", "-c", script]).with(0);
@@ -500,5 +500,5 @@ fn shared_pages_count_once_without_a_cgroup() {
                   time.sleep(1)\n";
     let done = world.run(&[LIMIT, &["--best-effort"]].concat(), &["/usr/bin/python3", "-c", script]);
     assert_eq!(done.code, Some(0), "{done:?}");
-    let _ = wait_for(support::PATIENCE, "all have gone", || world.processes().is_empty().then_some(()));
+    wait_until(support::PATIENCE, "all have gone", || world.processes().is_empty());
 }

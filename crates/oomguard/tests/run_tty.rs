@@ -6,7 +6,6 @@ mod support;
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command};
 use std::sync::{Arc, Mutex};
 
@@ -41,7 +40,7 @@ impl Terminal {
         command.env("OG", env!("CARGO_BIN_EXE_oomguard")).env("HOG", world.hog());
         let shell = command.stdin(slave()).stdout(slave()).stderr(slave()).spawn().unwrap();
         drop(command);
-        let master = File::from(OwnedFd::from(master));
+        let master = File::from(master);
         let (shown, mut reader) = (Arc::new(Mutex::new(Vec::new())), master.try_clone().unwrap());
         let show = Arc::clone(&shown);
         std::thread::spawn(move || {
@@ -173,5 +172,4 @@ fn a_terminal_that_goes_away_takes_the_command_along() {
     drop(terminal.master.take());
     end_of(&mut terminal.shell);
     wait_until(PATIENCE, "nothing is left", || world.processes().is_empty() && world.cgroups().is_empty());
-    let _ = std::io::stdout().as_raw_fd();
 }

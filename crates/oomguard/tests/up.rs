@@ -286,6 +286,23 @@ fn bad_configurations_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn a_file_that_may_not_be_read_is_an_error_and_not_no_file() {
+    use std::os::unix::fs::PermissionsExt;
+    if !support::has_root() {
+        return;
+    }
+    let world = World::of_nobody();
+    configure(&world, IDLE);
+    std::fs::set_permissions(world.path("oomguard.toml"), PermissionsExt::from_mode(0o600)).unwrap();
+    let done = world.done(&mut world.oomguard(["up"])).with(125);
+    assert!(
+        done.err.starts_with("error: could not read `") && done.err.contains("permission denied"),
+        "{done:?}"
+    );
+    assert!(world.processes().is_empty());
+}
+
+#[test]
 fn what_is_required_and_not_there_starts_nothing() {
     let world = World::new();
     let status = world.oomguard(["doctor", "--json"]).output().unwrap();

@@ -62,20 +62,21 @@ fn the_logs_are_what_people_and_programs_expect() {
 #[test]
 fn no_line_is_lost_when_logs_turn_over_under_load() {
     let world = World::new();
-    let config = "[log]\nmax_size = \"300KiB\"\nkeep = 100\n[pool.w]\ncommand = [\"{hog}\", \"lines\", \"60000\"]\n\
+    let config = "[log]\nmax_size = \"300KiB\"\nkeep = 100\n[pool.w]\ncommand = [\"{hog}\", \"lines\", \"300000\"]\n\
                   count = 2\nmemory_limit = \"200MiB\"\ngrace = \"1s\"\n";
     let up = Up::start(&world, config);
     let logs = [world.path("logs/worker-1.log"), world.path("logs/worker-2.log")];
     wait_until(PATIENCE, "all is written", || logs.iter().all(|log| whole(log).ends_with("end of lines\n")));
     for log in &logs {
-        wait_until(PATIENCE, "it was turned over", || PathBuf::from(format!("{}.1", log.display())).exists());
+        let turned = || PathBuf::from(format!("{}.2", log.display())).exists();
+        wait_until(PATIENCE, "it was turned over while it was written, and at the end", turned);
     }
     up.stop();
     for log in &logs {
         let all = whole(log);
         let numbers: Vec<&str> =
             all.lines().filter_map(|line| line.strip_prefix("line ")).map(|line| &line[..8]).collect();
-        assert_eq!(numbers.len(), 60000);
+        assert_eq!(numbers.len(), 300000);
         assert!(
             numbers.iter().enumerate().all(|(n, number)| format!("{n:08}") == *number),
             "lines are out of order"

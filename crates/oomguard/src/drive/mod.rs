@@ -56,7 +56,7 @@ pub trait Verb {
         let _ = guard;
     }
 
-    /// A record has been told to the sinks.
+    /// A record is being told. What the engine says is booked here before the sinks have it.
     fn told(&mut self, guard: &mut Guard, record: &Record) {
         let _ = (guard, record);
     }
@@ -331,8 +331,9 @@ impl Guard {
             let Some(event) = self.engine.event() else { return told };
             told = true;
             let record = Record::now(clock::now(), self.complete(event));
-            self.sinks.tell(&record, &self.roster);
+            // The books first: who reads of a start may rely on the next guard knowing of it, too.
             verb.told(self, &record);
+            self.sinks.tell(&record, &self.roster);
         }
     }
 

@@ -197,6 +197,10 @@ impl Up {
 
     /// Last words: the trials of the dead are told, the books closed, what was made is removed.
     fn leave(&mut self, mut guard: Guard) {
+        // A log that is being turned over is brought to its end, or its lines would lie in the helper's copy.
+        for thread in self.workers.iter_mut().filter_map(|worker| worker.turning.take()) {
+            let _ = thread.join();
+        }
         self.reap_trials(&mut guard);
         let unkillable =
             |job| guard.engine.view(job, clock::now()).is_some_and(|v| v.phase == Phase::Unkillable);
