@@ -54,6 +54,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 #[global_allocator]
+static ALLOCATOR: Counting = Counting;
 
 fn counted<T>(act: impl FnOnce() -> T) -> (T, u64) {
     COUNTED.set(Some(0));
