@@ -382,12 +382,12 @@ fn the_report_says_what_happened() {
 fn nothing_of_the_guard_is_inherited() {
     let world = World::new();
     // fields of stat: priority, nice, rt_priority, policy
-    let script = "grep -E '^(Sig[PBIC]|Shd)' /proc/self/status; cut -d' ' -f18,19,40,41 /proc/self/stat; \
+    let script = "grep -E '^(SigPnd|Sig[BIC]|Shd)' /proc/self/status; cut -d' ' -f18,19,40,41 /proc/self/stat; \
                   cat /proc/self/timerslack_ns; ls /proc/self/fd; ulimit -a; id";
     // The C library's own two signals are not ours to give back.
     let script = &script.replace(
-        "grep -E '^(Sig[PBIC]|Shd)'",
-        "sed -nE '/^(Sig[PBIC]|Shd)/{s/^(SigIgn:\\s+[0-9a-f]{7})[0-9a-f]/\\1_/;p}'",
+        "grep -E '^(SigPnd|Sig[BIC]|Shd)'",
+        "sed -nE '/^(SigPnd|Sig[BIC]|Shd)/{s/^(SigIgn:\\s+[0-9a-f]{7})[0-9a-f]/\\1_/;p}'",
     );
     let alone = Done::of(world.command("sh").args(["-c", script]).stdin(Stdio::null()).output().unwrap());
     let guarded = world.run(&[LIMIT, &["--best-effort"]].concat(), &["sh", "-c", script]).with(0);

@@ -120,10 +120,7 @@ fn every_event_has_its_line() {
             Event::Started { job, attempt: 3, adopted: false },
             "♻️  Worker 1 (PID 12345) started again (start 3)",
         ),
-        (
-            Event::Started { job, attempt: 3, adopted: true },
-            "",
-        ),
+        (Event::Started { job, attempt: 3, adopted: true }, ""),
         (
             Event::Waiting { job, pause: Pause::Backoff, delay: s(4), failures: 3 },
             "⏳ Worker 1 starts again in 4s (failures in a row: 3)",
