@@ -16,7 +16,7 @@ use crate::timer::Timer;
 use crate::units::Bytes;
 
 /// Caches are asked back from here on, in percent of the limit.
-const RELIEVE: u64 = 80;
+pub(crate) const RELIEVE: u64 = 80;
 /// Asking counts as answered below this.
 const RELIEVED: u64 = 70;
 /// A throttle stays in force for at most this long (left alone it livelocks: a 90-minute outage is on record).

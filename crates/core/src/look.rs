@@ -12,6 +12,7 @@ use crate::engine::Engine;
 use crate::event::Level;
 use crate::forecast::time_to_use;
 use crate::job::{Job, Phase};
+use crate::limit::RELIEVE;
 use crate::policy::WORST_RATE_PER_CORE;
 use crate::sample::HostSample;
 use crate::units::Bytes;
@@ -28,6 +29,8 @@ const WHILE_HELPLESS: Duration = Duration::from_millis(100);
 const SOONEST_TREE: Duration = Duration::from_millis(10);
 /// A job that the kernel holds is only watched for its gentle stages.
 const SOONEST_HELD: Duration = Duration::from_millis(20);
+/// At the longest while such a job is close to where they begin.
+const CLOSE_TO_MARK: Duration = Duration::from_millis(100);
 
 impl Engine {
     pub(crate) fn when_to_look(&self, now: Instant) -> Instant {
@@ -78,6 +81,8 @@ fn look_at_job(job: &Job) -> Duration {
     if !job.is_worker() && !job.checks {
         return LATEST;
     }
-    // Half the time to the mark at the rate seen: the tripwire and the wall stand behind it.
-    (time_to_use(mark.minus(usage), job.growth.rate()) / 2).clamp(SOONEST_HELD, LATEST)
+    // Half the time to the mark at the rate seen: the tripwire and the wall stand behind it. Close to the mark a
+    // job that pauses between two steps is not trusted with a long look away.
+    let longest = if usage >= limit.percent(RELIEVE) { CLOSE_TO_MARK } else { LATEST };
+    (time_to_use(mark.minus(usage), job.growth.rate()) / 2).clamp(SOONEST_HELD, longest)
 }

@@ -41,7 +41,8 @@ pub struct Choice {
 /// stranger holds the memory, and killing small jobs on its account saves nobody.
 pub fn choose(candidates: impl Iterator<Item = Candidate> + Clone, deficit: Bytes) -> Option<Choice> {
     let floor = LEAST_USEFUL.max(Bytes(deficit.0 / 8));
-    let useful = candidates.filter(move |c| c.usage >= floor);
+    // What is small and fills the machine is worth stopping: it counts for what it will use within a second.
+    let useful = candidates.filter(move |c| c.usage.plus(c.rate) >= floor);
     let first = useful.clone().next()?;
     if useful.clone().count() == 1 {
         return Some(Choice { victim: first, reason: Reason::OnlyOne });
@@ -97,5 +98,7 @@ mod tests {
         let tiny = job(0, Bytes::mib(60), Bytes::ZERO, 1);
         assert_eq!(choose([tiny].into_iter(), Bytes::gib(1)), None);
         assert!(choose([tiny].into_iter(), Bytes::mib(100)).is_some());
+        let young = job(1, Bytes::mib(60), Bytes::gib(4), 1);
+        assert!(choose([young].into_iter(), Bytes::gib(1)).is_some(), "small, but it is why");
     }
 }

@@ -95,7 +95,7 @@ const JOB: JobId = JobId(0);
 /// A guard with one running job of so many MiB.
 fn armed(world: &World, place: Place, policy: JobPolicy, mib: u32) -> (Guard, Deaf, u32) {
     let mut sensors = Sensors::open().unwrap();
-    let total = sensors.host(None).total;
+    let total = sensors.machine().total;
     let host = HostPolicy { reserve: Bytes::mib(64), ..HostPolicy::for_machine(total, 2) };
     let enforcement = place.enforcement;
     let roster = Roster::new(host.reserve, host.warning);
@@ -169,7 +169,7 @@ fn a_shortage_of_the_host_from_the_look_to_the_kill() {
     };
     let (mut guard, mut verb, pid) = armed(&world, place, policy, 400);
     // A reserve that is touched, by so much that the job is worth ending.
-    let reserve = guard.sensors.host(None).available.plus(Bytes::mib(200));
+    let reserve = guard.sensors.machine().available.plus(Bytes::mib(200));
     guard.engine.set_host_policy(HostPolicy { reserve, warning: reserve, ..*guard.engine.host_policy() });
     let allocated = until_killed(&mut guard, pid);
     finish(guard, &mut verb, &world);

@@ -9,7 +9,7 @@ use crate::error::{Error, REFUSED};
 
 /// Answers on stdout; gives the exit code.
 pub fn check(cli: &cli::Check) -> Result<u8, Error> {
-    let host = Sensors::open()?.host(None);
+    let host = Sensors::open()?.machine();
     let used = host.total.minus(host.available);
     let percent = 100.0 * used.0 as f64 / host.total.0.max(1) as f64;
     let wanted = cli.min_available.map_or(Bytes::ZERO, |amount| amount.of(host.total));

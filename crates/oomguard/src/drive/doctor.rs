@@ -38,7 +38,7 @@ struct Diagnosis {
 /// Shows it on stdout. Exits with 0 where a kernel holds whole jobs, with 1 where the guard only watches.
 pub fn doctor(cli: &cli::Doctor) -> Result<u8, Error> {
     let mut sensors = Sensors::open()?;
-    let host = sensors.host(None);
+    let host = sensors.machine();
     let place = Place::find(cli.place.cgroup_parent.as_deref());
     let policy = HostPolicy::for_machine(host.total, sensors::cores());
     let diagnosis = Diagnosis {

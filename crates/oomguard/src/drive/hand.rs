@@ -46,6 +46,7 @@ pub struct Hand {
     /// The kernel has killed in it, and its log has not been asked yet whom.
     pub kernel_killed: bool,
     counters: Counters,
+    charge: Charge,
     pids: Vec<u32>,
     main_ended: bool,
     populated: bool,
@@ -71,6 +72,7 @@ impl Hand {
             kernel_killed: false,
             pids: Vec::with_capacity(256),
             counters: Counters::default(),
+            charge: Charge::default(),
             main_ended: false,
             populated: false,
             scanned: Instant(0),
@@ -128,9 +130,7 @@ impl Hand {
 
     fn read_usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
         if let Some(leaf) = &mut self.leaf {
-            // Below half its limit what it is charged, file cache included, is a good enough bound.
-            let exact_from = self.limits.map_or(Bytes::ZERO, |limits| limits.memory.percent(50));
-            return Some(reading(leaf.usage(exact_from)));
+            return Some(self.charge.read(leaf, now, self.main_ended));
         }
         let tree = self.tree.as_mut()?;
         if now.since(self.scanned) >= RESCAN {
@@ -143,6 +143,11 @@ impl Hand {
             Some(limits) if rss > limits.memory.percent(80) => Some(reading(tree.pss())),
             _ => Some(Reading::Known(rss)),
         }
+    }
+
+    /// File cache that its cgroup was charged for when that was last looked at.
+    pub fn cache(&self) -> Bytes {
+        self.charge.cache
     }
 
     /// What the kernel has done about the limit since this was last asked.
@@ -258,6 +263,34 @@ impl Hand {
             _ => None,
         };
         self.largest = found.or_else(|| self.largest.take());
+    }
+}
+
+/// What a leaf uses, without file cache: the exact sums are dear (four times and more the charge), and cache changes
+/// slowly, so at short intervals the last known cache is taken off the charge.
+#[derive(Debug, Default)]
+struct Charge {
+    cache: Bytes,
+    exact: Instant,
+}
+
+/// How old the last known cache may be.
+const CACHE_STANDS: Duration = Duration::from_millis(20);
+
+impl Charge {
+    fn read(&mut self, leaf: &mut Leaf, now: Instant, exactly: bool) -> Reading<Bytes> {
+        let charged = match leaf.charged() {
+            Ok(charged) => charged,
+            Err(error) => return Reading::Unknown(error.why()),
+        };
+        if !exactly && now.since(self.exact) < CACHE_STANDS {
+            return Reading::Known(charged.minus(self.cache));
+        }
+        let used = reading(leaf.usage(Bytes::ZERO));
+        if let Reading::Known(used) = used {
+            (self.cache, self.exact) = (charged.minus(used), now);
+        }
+        used
     }
 }
 

@@ -117,7 +117,7 @@ impl Guard {
         let reaper = Reaper::start().map_err(|e| fail("start the helper that takes memory back", e))?;
         let mut poller = Poller::new();
         poller.add(signals.fd(), Interest::Read, SIGNALS);
-        let host = sensors.host(None);
+        let host = sensors.machine();
         Ok(Guard {
             host,
             enforcement: place.enforcement,
@@ -175,7 +175,8 @@ impl Guard {
                 }
             }
         }
-        self.host = self.sensors.host(self.parent.as_mut());
+        let cache = self.hands.iter().map(Hand::cache).fold(Bytes::ZERO, Bytes::plus);
+        self.host = self.sensors.host(self.parent.as_mut(), cache);
         self.engine.handle(now, Input::Sample(&self.host, &self.samples));
         self.publish(now);
         self.find_empty(now);

@@ -35,7 +35,7 @@ const MARK: &str = "OOMGUARD_RUN";
 /// Runs the command; gives the exit code.
 pub fn run(cli: cli::Run) -> Result<u8, Error> {
     let mut sensors = Sensors::open()?;
-    let host = sensors.host(None);
+    let host = sensors.machine();
     let policy = host_policy(&cli, &host);
     preflight(&host, &policy)?;
     if let Some(path) = &cli.report {

@@ -46,8 +46,14 @@ impl Sensors {
         self.psi.as_ref().map(|_| ()).map_err(|why| *why)
     }
 
-    /// One look: about 10 us. Allocates nothing. If the kernel fails us, the last memory stands.
-    pub fn host(&mut self, parent: Option<&mut Parent>) -> HostSample {
+    /// The machine alone, before there are jobs.
+    pub fn machine(&mut self) -> HostSample {
+        self.host(None, Bytes::ZERO)
+    }
+
+    /// One look: about 10 us. Allocates nothing. If the kernel fails us, the last memory stands. `cache` is the file
+    /// cache in the charge of `parent`, as far as it is known.
+    pub fn host(&mut self, parent: Option<&mut Parent>, cache: Bytes) -> HostSample {
         if let Ok(memory) = self.meminfo.read() {
             self.last = memory;
         }
@@ -64,7 +70,7 @@ impl Sensors {
             total = total.min(limit);
         }
         let charged = match parent {
-            Some(parent) => reading(parent.charged()),
+            Some(parent) => reading(parent.charged().map(|charged| charged.minus(cache))),
             None => Reading::Unknown(Why::NotSupported),
         };
         let stalled_us = match &mut self.psi {

@@ -82,7 +82,7 @@ impl Source {
 
 /// The state directory and the sockets that belong to a configuration.
 pub(super) fn locate(file: &cli::ConfigFile) -> Result<(PathBuf, Runtime), Error> {
-    let total = Sensors::open()?.host(None).total;
+    let total = Sensors::open()?.machine().total;
     let source = Source::new(file, None)?;
     let state = match source.read(total) {
         Ok(config) => StateDir::locate(&config, &env),
@@ -101,7 +101,7 @@ pub(super) fn locate(file: &cli::ConfigFile) -> Result<(PathBuf, Runtime), Error
 /// Keeps the pools running until they are done or somebody says stop. 0 if all went well, 1 if a slot was given up.
 pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let mut sensors = Sensors::open()?;
-    let host = sensors.host(None);
+    let host = sensors.machine();
     let source = Source::new(&cli.config, cli.place.cgroup_parent.clone())?;
     let config = source.read(host.total)?;
     config.need_pools()?;
