@@ -24,7 +24,7 @@ TRIALS = int(os.environ.get("DEMO_TRIALS", "40"))
 WORKER = int(os.environ.get("OOMGUARD_WORKER", "1"))
 FIRST_LIFE = os.environ.get("OOMGUARD_JOB", "#1").endswith("#1")
 EPOCHS = 12
-SPIKES, HANGS = 4, 12
+SPIKES, HANGS = 4, 6
 MIB = 2**20
 
 begun: list[int] = []
@@ -46,7 +46,7 @@ def objective(trial: optuna.Trial) -> float:
         for _ in range(6):
             model.partial_fit(x_train, y_train, classes=np.arange(10))
         if WORKER == 1 and FIRST_LIFE:
-            leaked.append(np.ones(4 * MIB, dtype=np.uint8))
+            leaked.append(np.ones(6 * MIB, dtype=np.uint8))
         if is_mine(trial, SPIKES):
             scratch.append(np.ones(48 * MIB, dtype=np.uint8))
         while is_mine(trial, HANGS):
