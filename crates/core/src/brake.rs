@@ -196,17 +196,17 @@ impl Engine {
         }
     }
 
-    /// Until nothing at all is left, at the fastest growth in sight.
+    /// Until nothing at all is left, or the kernel chooses a victim of its own, at the fastest growth in sight.
     fn time_left(&self, id: JobId) -> Duration {
-        time_to_use(self.room(), self.growth.rate().max(self.jobs[id.index()].growth.rate()))
-    }
-
-    /// What can still be used before the kernel chooses a victim of its own.
-    fn room(&self) -> Bytes {
+        let rate = self.growth.rate().max(self.jobs[id.index()].growth.rate());
         // Free memory ends before MemAvailable says zero: the last eighth of the reserve is not counted on.
         let room = self.available().minus(Bytes(self.policy.reserve.0 / 8));
         let charged = self.host.and_then(|host| host.charged.known());
-        self.ceiling.zip(charged).map_or(room, |(ceiling, charged)| room.min(ceiling.minus(charged)))
+        // Who stands at the ceiling and does not grow is in no hurry.
+        match self.ceiling.zip(charged).filter(|_| rate >= GROWING) {
+            Some((ceiling, charged)) => time_to_use(room.min(ceiling.minus(charged)), rate),
+            None => time_to_use(room, rate),
+        }
     }
 
     /// SIGKILL; whatever else grows is held while the memory comes back.

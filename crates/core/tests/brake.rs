@@ -147,15 +147,92 @@ fn the_grace_is_cut_short_when_the_forecast_leaves_no_time() {
 
 #[test]
 fn with_nothing_left_and_nothing_moving_nobody_waits_for_a_grace() {
-    // The stranger has taken all but 100 MiB within a moment, and all stand in the allocator: growth is zero.
+    // As a guard finds it that is started too late: all stand in the allocator, so nothing grows.
     let mut world = World::new(Bytes::gib(16));
-    world.add(unlimited(Enforcement::Cgroup2), Kind::steady(Bytes::gib(6)).ignores_term());
-    world.run_for(secs(20));
-    world.crowd(Bytes::mib(100));
+    world.stranger(Bytes::mib(10 * 1024 - 100), Bytes::ZERO);
+    let kind = Kind::steady(Bytes::gib(6)).promises().ignores_term();
+    world.adopt(unlimited(WATCH), kind, secs(600), 1);
     let from = world.now;
     world.run_for(secs(30));
     let kill = world.story.did(|e| matches!(e, Effect::Kill(_, Cause::Reserve)));
-    assert!(kill.first().is_some_and(|at| at.since(from) < secs(3)), "{}", world.story);
+    assert!(kill.first().is_some_and(|at| at.since(from) < secs(1)), "{}", world.story);
+}
+
+#[test]
+fn memory_that_comes_back_for_ten_seconds_is_waited_for_as_long_as_it_comes() {
+    let mut world = World::new(Bytes::gib(32));
+    for _ in 0..2 {
+        let kind = Kind { dies_per_gib: secs(4), ..Kind::steady(Bytes::gib(8)) };
+        world.add(unlimited(WATCH), kind.ignores_term());
+    }
+    world.run_for(secs(20));
+    world.crowd(Bytes::mib(700));
+    world.run_for(secs(20));
+    assert_eq!(victims(&world), 1, "{}", world.story);
+}
+
+#[test]
+fn a_victim_that_nobody_restarts_is_waited_for_as_well() {
+    let mut world = World::new(Bytes::gib(32));
+    let policy = JobPolicy { limit: None, ..run(WATCH, Bytes::ZERO) };
+    for _ in 0..3 {
+        world.add(policy, Kind::steady(Bytes::gib(5)).order(Order::ExitedEmptiedMemory));
+    }
+    world.run_for(secs(20));
+    world.crowd_at(Bytes::mib(500), Bytes::mib(1900));
+    world.run_for(secs(20));
+    assert_eq!(victims(&world), 1, "{}", world.story);
+}
+
+#[test]
+fn a_victim_counts_for_what_it_held_and_not_for_what_was_last_seen_of_it() {
+    // Looks are two seconds apart here, and it takes 2.4 GiB between two of them.
+    let policy = HostPolicy { worst_rate: Bytes::gib(1), ..HostPolicy::for_machine(Bytes::gib(16), 8) };
+    let mut world = World::with(Bytes::gib(16), policy);
+    let bystander = world.add(unlimited(WATCH), Kind::steady(Bytes::gib(5)));
+    world.run_for(secs(20));
+    world.crowd(Bytes::mib(4200));
+    world.run_for(secs(5));
+    let kind = Kind { stuck: millis(2500), ..Kind::steady(Bytes::gib(6)).fills(Bytes::gib(8)) };
+    let gone = world.add(unlimited(WATCH), kind);
+    world.until(secs(2), "start", |e| matches!(e, Event::Started { job, .. } if *job == gone));
+    world.run_for(millis(300));
+    world.input(oomguard_core::Input::Remove(gone, oomguard_core::Urgency::Now));
+    world.run_for(secs(10));
+    assert!(world.least < Bytes::gib(2));
+    assert_eq!(world.story.stages(bystander), ["start"], "{}", world.story);
+}
+
+#[test]
+fn what_dies_meanwhile_counts_before_asking_turns_into_ending() {
+    let mut world = World::new(Bytes::gib(32));
+    let policy = JobPolicy { prune_patience: secs(3), grace: secs(3), ..unlimited(WATCH) };
+    let asked = world.add(policy, Kind::grows(Bytes::gib(6), secs(30), Bytes::mib(40)).promises());
+    let leaving = world.add(policy, Kind::steady(Bytes::gib(8)).ignores_term().stuck(secs(2)));
+    world.run_for(secs(40));
+    world.crowd(Bytes::mib(4000));
+    while world.available() > Bytes::mib(2048 + 60) {
+        world.run_for(millis(100));
+    }
+    world.input(oomguard_core::Input::Restart(leaving));
+    let prune = world.until(secs(5), "prune", |e| matches!(e, Event::Prune { .. }));
+    world.run_for(secs(8));
+    let kill = world.story.did(|e| matches!(e, Effect::Kill(..)))[0];
+    assert!(kill.since(prune) < secs(3), "before the patience is over");
+    assert!(!world.story.stages(asked).contains(&"terminate"), "{}", world.story);
+    assert!(world.story.stages(asked).contains(&"resume"), "{}", world.story);
+}
+
+#[test]
+fn a_job_that_got_its_term_is_never_told_to_go_on() {
+    let mut world = World::new(Bytes::gib(32));
+    let job = world.add(unlimited(WATCH), Kind::steady(Bytes::gib(8)).promises().ignores_term());
+    world.run_for(secs(20));
+    world.crowd_at(Bytes::mib(200), Bytes::mib(1900));
+    world.until(secs(30), "term", |e| matches!(e, Event::Terminate { .. }));
+    world.strangers.clear();
+    world.run_for(secs(20));
+    assert_eq!(world.story.stages(job), ["start", "relieve", "prune", "terminate"], "{}", world.story);
 }
 
 #[test]
@@ -256,12 +333,14 @@ fn strangers_are_never_touched_and_it_is_said_once_that_none_of_ours_can_help() 
 #[test]
 fn a_helpless_guard_still_sees_a_spike_in_time() {
     let mut world = World::new(Bytes::gib(16));
-    world.stranger(Bytes::mib(15 * 1024), Bytes::ZERO);
+    world.stranger(Bytes::mib(15 * 1024 + 300), Bytes::ZERO);
     let policy = JobPolicy { limit: None, ..run(WATCH, Bytes::ZERO) };
-    world.add(policy, Kind::spikes(Bytes::mib(16), secs(10)));
+    for _ in 0..4 {
+        world.add(policy, Kind::spikes(Bytes::mib(4), secs(10)));
+    }
     world.run_for(secs(20));
     assert_eq!(world.exhausted, 0, "{}", world.story);
-    assert_eq!(kills(&world), 1, "{}", world.story);
+    assert!(kills(&world) >= 1, "{}", world.story);
 }
 
 #[test]
@@ -347,4 +426,39 @@ fn the_reason_names_what_was_true() {
         })
         .collect();
     assert_eq!(brakes, [(young, Reason::LeastWorkLost)], "not {old:?}");
+}
+
+#[test]
+fn the_next_test_file_in_the_slot_of_a_victim_is_not_stopped_in_its_place() {
+    use oomguard_core::{Exit, Input};
+    let mut world = World::new(Bytes::gib(16));
+    let policy = JobPolicy { limit: None, ..run(WATCH, Bytes::ZERO) };
+    let slot = world.add(policy, Kind::steady(Bytes::gib(4)).promises());
+    world.run_for(secs(10));
+    world.crowd_at(Bytes::gib(1), Bytes::mib(2100));
+    world.strangers[0].most += Bytes::mib(200).0 as f64;
+    world.strangers[0].rate = Bytes::mib(100).0 as f64;
+    world.until(secs(10), "prune", |e| matches!(e, Event::Prune { .. }));
+    // It ends by itself, the next one takes its slot, and its memory has gone to somebody else.
+    world.input(Input::Exited(slot, Exit::Code(0)));
+    world.vanish(slot);
+    world.strangers[0].most = f64::MAX;
+    world.strangers[0].used += Bytes::gib(4).0 as f64;
+    world.strangers[0].rate = 0.0;
+    world.add_again(slot, policy, Kind { starts_in: Duration::ZERO, ..Kind::steady(Bytes::ZERO) });
+    world.run_for(secs(4));
+    let stages = ["start", "relieve", "prune", "terminate-tree", "clean", "start"];
+    assert_eq!(world.story.stages(slot), stages, "{}", world.story);
+}
+
+#[test]
+fn a_job_that_is_ending_anyway_goes_before_one_at_work() {
+    let mut world = World::new(Bytes::gib(32));
+    let leaving = world.add(unlimited(WATCH), Kind::steady(Bytes::gib(6)).ignores_term());
+    let working = world.add(unlimited(WATCH), Kind::steady(Bytes::gib(8)));
+    world.run_for(secs(30));
+    world.input(oomguard_core::Input::Restart(leaving));
+    world.crowd(Bytes::mib(1900));
+    world.run_for(secs(20));
+    assert_eq!(world.story.stages(working), ["start"], "{}", world.story);
 }

@@ -108,7 +108,8 @@ fn the_ceiling_leaves_the_brake_time_to_choose_before_the_kernel_does() {
     let mut world = World::new(Bytes::gib(32));
     let policy = JobPolicy { limit: None, ..worker(Enforcement::Cgroup2) };
     let large = world.add(policy, Kind::steady(Bytes::gib(16)));
-    let grower = world.add(policy, Kind::grows(Bytes::gib(1), secs(30), Bytes::gib(2)));
+    let kind = Kind::grows(Bytes::gib(1), secs(30), Bytes::mib(600)).ignores_term();
+    let grower = world.add(policy, kind);
     world.run_for(secs(60));
     assert_eq!(world.story.stages(large), ["start"], "{}", world.story);
     let brake = |e: &Event| matches!(e, Event::Brake { job, cause: Cause::Reserve, .. } if *job == grower);

@@ -141,6 +141,12 @@ fn workers_that_a_shortage_ended_come_back_one_by_one_as_there_is_room_for_them(
     assert_eq!(victims, 2, "nobody is started only to be ended again: {}", world.story);
     let waiting = jobs.iter().filter(|job| world.phase(**job) == Phase::Waiting).count();
     assert_eq!(waiting, 2, "{}", world.story);
+    // Room for one of them: they do not both take it for theirs.
+    world.strangers.last_mut().into_iter().for_each(|s| s.used -= Bytes::mib(2800).0 as f64);
+    world.run_for(secs(30));
+    let waiting = jobs.iter().filter(|job| world.phase(**job) == Phase::Waiting).count();
+    assert_eq!(waiting, 1, "{}", world.story);
+    assert_eq!(world.story.said(|e| matches!(e, Event::Brake { .. })).len(), 2, "{}", world.story);
     world.strangers.clear();
     world.run_for(secs(30));
     assert!(jobs.iter().all(|job| world.phase(*job) == Phase::Running), "{}", world.story);

@@ -138,9 +138,13 @@ impl World {
 
     /// Somebody else takes memory at 2 GiB a second until only this much is available.
     pub fn crowd(&mut self, available: Bytes) {
-        let used = self.available().minus(available).0 as f64;
-        self.strangers.push(Stranger { used: 0.0, rate: Bytes::gib(2).0 as f64, most: used });
-        self.run_for(Duration::from_secs_f64(used / Bytes::gib(2).0 as f64));
+        self.crowd_at(Bytes::gib(2), available);
+    }
+
+    pub fn crowd_at(&mut self, rate: Bytes, available: Bytes) {
+        let (used, rate) = (self.available().minus(available).0 as f64, rate.0 as f64);
+        self.strangers.push(Stranger { used: 0.0, rate, most: used });
+        self.run_for(Duration::from_secs_f64(used / rate));
     }
 
     pub fn add(&mut self, policy: JobPolicy, kind: Kind) -> JobId {
@@ -150,10 +154,18 @@ impl World {
         job
     }
 
+    /// Another job in a slot that is over.
+    pub fn add_again(&mut self, job: JobId, policy: JobPolicy, kind: Kind) {
+        (self.slots[job.index()].policy, self.slots[job.index()].kind) = (policy, kind);
+        self.rules.forget(job);
+        self.input(Input::Add(job, policy));
+    }
+
     /// A job that an earlier guard left behind.
     pub fn adopt(&mut self, policy: JobPolicy, kind: Kind, age: Duration, attempt: u32) -> JobId {
         let job = JobId(self.slots.len() as u16);
-        let process = Process::new(kind.clone(), self.next_number(), policy.limit);
+        let mut process = Process::new(kind.clone(), self.next_number(), policy.limit);
+        process.used = kind.base.0 as f64;
         self.slots.push(Slot { policy, kind, process: Some(process) });
         self.input(Input::Adopt(job, policy, age, attempt));
         job

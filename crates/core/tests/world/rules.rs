@@ -137,6 +137,11 @@ impl Rules {
         }
     }
 
+    /// The slot is made anew.
+    pub fn forget(&mut self, job: JobId) {
+        self.seen[job.index()] = Seen::default();
+    }
+
     fn remove(&mut self, job: JobId, urgency: Urgency) {
         if let Some(seen) = self.seen.get_mut(job.index()) {
             // A slot that only waits is over at once.
@@ -151,6 +156,9 @@ impl Rules {
 
     /// Holds one answer of the engine against the rules.
     pub fn check(&mut self, truth: &Truth, effects: &[Effect], events: &[Event]) -> Broken {
+        // What the engine has set aside when its slots were made; more would allocate.
+        let most = 16 + 8 * self.seen.len();
+        hold!(effects.len().max(events.len()) <= most, "one input brought more than {most} answers");
         for event in events {
             match *event {
                 Event::Started { job, .. } => self.began(truth, job)?,
