@@ -73,6 +73,7 @@ pub struct World {
     /// How often the engine was called because it wanted to be.
     pub wakes: u64,
     pub looks: u64,
+    seen: (Bytes, Vec<Bytes>),
     slots: Vec<Slot>,
     happenings: Vec<(Instant, u64, JobId, u64, Happening)>,
     count: u64,
@@ -118,6 +119,7 @@ impl World {
             exhausted: 0,
             wakes: 0,
             looks: 0,
+            seen: (total, Vec::new()),
             slots: Vec::new(),
             happenings: Vec::new(),
             count: 0,

@@ -11,6 +11,9 @@ use oomguard_core::{
 pub struct Truth {
     pub now: Instant,
     pub available: Bytes,
+    /// What was available when the engine last looked, and what each job used.
+    pub seen_available: Bytes,
+    pub seen_used: Vec<Bytes>,
     pub reserve: Bytes,
     pub level: Level,
     /// Until the jobs together meet their ceiling.
@@ -365,9 +368,11 @@ impl Rules {
         let now = truth.now;
         let had_grace = seen.terminated.is_some_and(|(at, _)| now.since(at) + SLACK >= policy.grace);
         let leftover = seen.exited.is_some_and(|at| now.since(at) + SLACK >= LEFTOVER_GRACE);
-        let over = policy.limit.is_some_and(|limit| truth.used[job.index()] >= limit.percent(99));
+        let seen_used = truth.seen_used.get(job.index()).copied().unwrap_or_default();
+        let over = policy.limit.is_some_and(|limit| seen_used >= limit.percent(99));
         let held_by_us = !policy.enforcement.holds_the_tree() && cause == Cause::Limit && over;
-        let room = truth.available.minus(Bytes(truth.reserve.0 / 8)).0 as f64;
+        let available = truth.available.min(truth.seen_available);
+        let room = available.minus(Bytes(truth.reserve.0 / 8)).0 as f64;
         let room = room.min(truth.below_ceiling);
         let growth = self.growth.iter().map(|(_, rate)| *rate).fold(0.0, f64::max);
         let no_time = room <= growth * 1.1;

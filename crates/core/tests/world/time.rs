@@ -143,6 +143,8 @@ impl World {
             .filter_map(|(job, slot)| slot.process.as_ref().map(|p| (job, p.used as u64)))
             .map(|(job, used)| JobSample { job, usage: Reading::Known(Bytes(used)) })
             .collect();
+        let used = (0..self.slots.len()).map(|i| self.used(JobId(i as u16))).collect();
+        self.seen = (host.available, used);
         self.story.push(self.now, Line::Look(host.available));
         self.call(Input::Sample(&host, &samples));
         self.pass(LOOK);
@@ -199,6 +201,8 @@ impl World {
         let truth = rules::Truth {
             now: self.now,
             available: self.available(),
+            seen_available: self.seen.0,
+            seen_used: self.seen.1.clone(),
             level: self.engine.level(),
             reserve: self.engine.host_policy().reserve,
             below_ceiling: if self.has_cgroups() { self.ceiling - self.charged() } else { f64::MAX },
