@@ -48,7 +48,7 @@ cgroup\t'cgroup v1 or v2'
 rlimit\t'at least a limit per process'"
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l report -d 'Write what happened to FILE, as one JSON document' -r -F
-complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l best-effort -d 'Start even if the limit cannot be enforced at all; the guard then only watches'
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l best-effort -d 'Start even if no cgroup can hold the tree; the guard then watches it'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l json -d 'Say what happens on stderr as JSON, one event a line'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s v -l verbose -d 'Say also what is not a problem'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'

@@ -20,15 +20,8 @@ pub(crate) fn original_mask() -> Option<libc::sigset_t> {
 }
 
 /// Child ended, the ways of asking a program to end or to look again, and what it may mean for itself.
-const WANTED: [i32; 7] = [
-    libc::SIGCHLD,
-    libc::SIGINT,
-    libc::SIGTERM,
-    libc::SIGHUP,
-    libc::SIGQUIT,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
+const WANTED: [i32; 7] =
+    [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT, libc::SIGUSR1, libc::SIGUSR2];
 
 /// One signal that came in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
