@@ -206,7 +206,7 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
             Tone::Bad.line(format!("🅿️  {} parked: it failed {failures} times in a row", name(job)))
         }
         Event::Parked { job, parked: Parked::EarlyMemoryDeaths, failures } => Tone::Bad.line(format!(
-            "🅿️  {} parked: it ran out of memory right after its start {failures} times in a row; its limit is too small{}",
+            "🅿️  {} parked: it ran out of memory right after its start {failures} times in a row; its limit, or this machine, is too small for it{}",
             name(job),
             in_brackets(roster, *job)
         )),

@@ -215,7 +215,7 @@ fn every_event_has_its_line() {
         ),
         (
             Event::Parked { job, parked: Parked::EarlyMemoryDeaths, failures: 3 },
-            "🅿️  Worker 1 parked: it ran out of memory right after its start 3 times in a row; its limit is too small (limit: 8.0GB)",
+            "🅿️  Worker 1 parked: it ran out of memory right after its start 3 times in a row; its limit, or this machine, is too small for it (limit: 8.0GB)",
         ),
         (Event::Done, "👋 All jobs have ended"),
     ] {
