@@ -80,7 +80,7 @@ fn looking_at_a_job_and_killing_it_allocates_nothing() {
     poller.add(child.0.fd(), Interest::Read, 1);
     assert_eq!(allocations(|| parent.charged().unwrap()), 0);
     assert_eq!(allocations(|| parent.set_ceiling(Bytes::mib(200)).unwrap()), 0);
-    assert_eq!(allocations(|| leaf.usage(Bytes::ZERO).unwrap()), 0);
+    assert_eq!(allocations(|| leaf.usage().unwrap()), 0);
     assert_eq!(allocations(|| leaf.events().unwrap()), 0);
     assert_eq!(allocations(|| leaf.is_populated().unwrap()), 0);
     assert_eq!(allocations(|| leaf.set_soft(Some(Bytes::mib(48))).unwrap()), 0);

@@ -94,6 +94,7 @@ impl Hand {
             // A job that was taken over has descendants already.
             let _ = self.tree.as_mut().map(Tree::rescan);
         }
+        self.charge = Charge::default();
         (self.largest, self.charged_peak, self.last_usage) = (None, Bytes::ZERO, None);
         self.main = Some(main);
         (self.main_ended, self.kernel_killed) = (false, false);
@@ -129,8 +130,8 @@ impl Hand {
     }
 
     fn read_usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
-        if let Some(leaf) = &mut self.leaf {
-            return Some(self.charge.read(leaf, now, self.main_ended));
+        if let Some(leaf) = &self.leaf {
+            return Some(self.charge.read(leaf, now));
         }
         let tree = self.tree.as_mut()?;
         if now.since(self.scanned) >= RESCAN {
@@ -143,11 +144,6 @@ impl Hand {
             Some(limits) if rss > limits.memory.percent(80) => Some(reading(tree.pss())),
             _ => Some(Reading::Known(rss)),
         }
-    }
-
-    /// File cache that its cgroup was charged for when that was last looked at.
-    pub fn cache(&self) -> Bytes {
-        self.charge.cache
     }
 
     /// What the kernel has done about the limit since this was last asked.
@@ -266,31 +262,33 @@ impl Hand {
     }
 }
 
-/// What a leaf uses, without file cache: the exact sums are dear (four times and more the charge), and cache changes
-/// slowly, so at short intervals the last known cache is taken off the charge.
+/// What a leaf uses, without file cache: the cache is dear to read (four times and more the charge) and changes
+/// slowly, so at short intervals the last known one is taken off the charge.
 #[derive(Debug, Default)]
 struct Charge {
     cache: Bytes,
-    exact: Instant,
+    read: Instant,
 }
 
 /// How old the last known cache may be.
 const CACHE_STANDS: Duration = Duration::from_millis(20);
 
 impl Charge {
-    fn read(&mut self, leaf: &mut Leaf, now: Instant, exactly: bool) -> Reading<Bytes> {
+    fn read(&mut self, leaf: &Leaf, now: Instant) -> Reading<Bytes> {
         let charged = match leaf.charged() {
             Ok(charged) => charged,
             Err(error) => return Reading::Unknown(error.why()),
         };
-        if !exactly && now.since(self.exact) < CACHE_STANDS {
+        if now.since(self.read) < CACHE_STANDS {
             return Reading::Known(charged.minus(self.cache));
         }
-        let used = reading(leaf.usage(Bytes::ZERO));
-        if let Reading::Known(used) = used {
-            (self.cache, self.exact) = (charged.minus(used), now);
+        match leaf.cache() {
+            Ok(cache) => {
+                (self.cache, self.read) = (cache, now);
+                Reading::Known(charged.minus(cache))
+            }
+            Err(error) => Reading::Unknown(error.why()),
         }
-        used
     }
 }
 

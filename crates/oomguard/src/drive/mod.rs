@@ -175,8 +175,7 @@ impl Guard {
                 }
             }
         }
-        let cache = self.hands.iter().map(Hand::cache).fold(Bytes::ZERO, Bytes::plus);
-        self.host = self.sensors.host(self.parent.as_mut(), cache);
+        self.host = self.sensors.host(self.parent.as_ref());
         self.engine.handle(now, Input::Sample(&self.host, &self.samples));
         self.publish(now);
         self.find_empty(now);

@@ -16,6 +16,9 @@ use crate::record::Notice;
 /// Smaller shared-memory files are left alone: they are no shortage, and the kernel's counts are not that exact.
 const WORTH_REMOVING: Bytes = Bytes::mib(1);
 
+/// A job may grow so much between our reading of its charge and our writing of a limit.
+const HEADWAY: Bytes = Bytes::mib(4);
+
 impl Guard {
     /// Performs until the engine has nothing more to say; whether it had anything. Starts are only noted.
     pub fn perform_all(&mut self) -> bool {
@@ -134,6 +137,12 @@ impl Guard {
 
     fn set_soft(&mut self, job: JobId, mark: Option<Bytes>) {
         let Some(leaf) = &mut self.hands[job.index()].leaf else { return };
+        // The same here; and a mark that is passed already needs no tripwire.
+        if let (Some(mark), Ok(charged)) = (mark, leaf.charged())
+            && mark < charged.plus(HEADWAY)
+        {
+            return;
+        }
         let done = leaf.set_soft(mark);
         self.failed(job, "set-soft", done);
     }
@@ -151,6 +160,10 @@ impl Guard {
         let Some(parent) = &mut self.parent else { return };
         self.ceiling = Some(ceiling);
         let ceiling = parent.inherited_limit().map_or(ceiling, |limit| ceiling.min(limit));
+        // Set below the charge, the kernel would reclaim in our own time, for seconds, instead of in the jobs'.
+        if parent.charged().is_ok_and(|charged| ceiling < charged.plus(HEADWAY)) {
+            return;
+        }
         if let Err(error) = parent.set_ceiling(ceiling) {
             self.note(Notice::EffectFailed {
                 job: None,

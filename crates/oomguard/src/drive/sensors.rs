@@ -48,12 +48,11 @@ impl Sensors {
 
     /// The machine alone, before there are jobs.
     pub fn machine(&mut self) -> HostSample {
-        self.host(None, Bytes::ZERO)
+        self.host(None)
     }
 
-    /// One look: about 10 us. Allocates nothing. If the kernel fails us, the last memory stands. `cache` is the file
-    /// cache in the charge of `parent`, as far as it is known.
-    pub fn host(&mut self, parent: Option<&mut Parent>, cache: Bytes) -> HostSample {
+    /// One look: about 10 us. Allocates nothing. If the kernel fails us, the last memory stands.
+    pub fn host(&mut self, parent: Option<&Parent>) -> HostSample {
         if let Ok(memory) = self.meminfo.read() {
             self.last = memory;
         }
@@ -70,7 +69,7 @@ impl Sensors {
             total = total.min(limit);
         }
         let charged = match parent {
-            Some(parent) => reading(parent.charged().map(|charged| charged.minus(cache))),
+            Some(parent) => reading(parent.used()),
             None => Reading::Unknown(Why::NotSupported),
         };
         let stalled_us = match &mut self.psi {

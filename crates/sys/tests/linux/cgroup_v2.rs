@@ -32,7 +32,7 @@ fn the_soft_mark_throttles_until_it_is_taken_back() {
 #[test]
 fn file_cache_is_charged_but_not_used_and_can_be_reclaimed() {
     let Some(test) = TestParent::new(Some(Enforcement::Cgroup2)) else { return };
-    let mut leaf = test.get().leaf("a").unwrap();
+    let leaf = test.get().leaf("a").unwrap();
     leaf.set_limit(&Limits::new(Bytes::mib(400))).unwrap();
     let file = std::env::current_exe().unwrap();
     let copy = tempfile::NamedTempFile::new_in(file.parent().unwrap()).unwrap();
@@ -45,7 +45,7 @@ fn file_cache_is_charged_but_not_used_and_can_be_reclaimed() {
     if leaf.shmem().unwrap() > Bytes::mib(1) {
         return eprintln!("SKIPPED: the build folder lies on a tmpfs");
     }
-    until("it to be written", || leaf.usage(Bytes::ZERO).unwrap() < Bytes::mib(20));
+    until("it to be written", || leaf.usage().unwrap() < Bytes::mib(20));
     // EAGAIN: less than asked, which is what the counters then show.
     let _ = leaf.reclaim(Bytes::mib(32));
     until("cache to be given back", || leaf.charged().unwrap() < Bytes::mib(50));

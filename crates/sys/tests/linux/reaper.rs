@@ -21,10 +21,10 @@ fn what_is_sent_is_done_before_the_end() {
 #[test]
 fn the_memory_of_a_stopped_victim_comes_back() {
     let Some(test) = TestParent::new(None) else { return };
-    let mut leaf = test.get().leaf("a").unwrap();
+    let leaf = test.get().leaf("a").unwrap();
     leaf.set_limit(&Limits::new(Bytes::mib(300))).unwrap();
     let child = shell("head -c 134217728 /dev/zero | tail -c 134217728 | sleep 1000", Some(&leaf));
-    until("128 MiB to be held", || leaf.usage(Bytes::ZERO).unwrap() > Bytes::mib(120));
+    until("128 MiB to be held", || leaf.usage().unwrap() > Bytes::mib(120));
     leaf.freeze().unwrap();
     let mut pids = Vec::new();
     leaf.pids(&mut pids).unwrap();

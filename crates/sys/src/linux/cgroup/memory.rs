@@ -100,8 +100,8 @@ impl Memory {
     pub(crate) fn charged(&self) -> Result<Bytes> {
         either!(self, m => m.charged())
     }
-    pub(crate) fn used(&self) -> Result<Bytes> {
-        either!(self, m => m.used())
+    pub(crate) fn cache(&self) -> Result<Bytes> {
+        either!(self, m => m.cache())
     }
     pub(crate) fn shmem(&self) -> Result<Bytes> {
         either!(self, m => m.shmem())

@@ -1,6 +1,6 @@
 //! cgroup v1 memory files of one leaf.
 //!
-//! Touches `memory.{limit,memsw.limit,usage,max_usage,kmem.usage}_in_bytes`, `memory.stat`, `memory.failcnt`,
+//! Touches `memory.{limit,memsw.limit,usage,max_usage}_in_bytes`, `memory.stat`, `memory.failcnt`,
 //! `memory.oom_control` and `cgroup.event_control`. Never disables the kernel's OOM killer.
 
 use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
@@ -10,7 +10,7 @@ use oomguard_core::Bytes;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::{DupFlags, Errno};
 
-use super::memory::{Counters, Events, Limits, check_held, optional, optional_read};
+use super::memory::{Counters, Events, Limits, check_held, optional};
 use crate::os::error::{Error, Result};
 use crate::os::kept::{Kept, buffer};
 use crate::os::text::{self, Line};
@@ -22,7 +22,6 @@ pub(crate) struct Memory1 {
     memsw: Option<Kept>,
     usage: Kept,
     stat: Kept,
-    kmem: Option<Kept>,
     max_usage: Kept,
     failcnt: Kept,
     oom_control: Kept,
@@ -54,6 +53,15 @@ fn drain(fd: &OwnedFd) -> u64 {
     }
 }
 
+/// The same for any cgroup's `memory.stat`.
+pub(crate) fn cache(stat: &Kept) -> Result<Bytes> {
+    let mut space = buffer::<16384>();
+    match text::fields(stat.read(&mut space)?, ["total_inactive_file", "total_active_file"]) {
+        [Some(inactive), Some(active)] => Ok(Bytes(inactive).plus(Bytes(active))),
+        _ => Err(stat.malformed("`total_inactive_file` and `total_active_file` expected")),
+    }
+}
+
 impl Memory1 {
     pub(crate) fn open(dir: &Path) -> Result<Memory1> {
         let both = |file: &str| Kept::read_write(&dir.join(file));
@@ -62,7 +70,6 @@ impl Memory1 {
             memsw: optional(both("memory.memsw.limit_in_bytes"))?,
             usage: Kept::read_only(&dir.join("memory.usage_in_bytes"))?,
             stat: Kept::read_only(&dir.join("memory.stat"))?,
-            kmem: optional_read(dir, "memory.kmem.usage_in_bytes")?,
             max_usage: Kept::read_only(&dir.join("memory.max_usage_in_bytes"))?,
             failcnt: Kept::read_only(&dir.join("memory.failcnt"))?,
             oom_control: Kept::read_only(&dir.join("memory.oom_control"))?,
@@ -152,18 +159,9 @@ impl Memory1 {
         self.usage.number().map(Bytes)
     }
 
-    /// `total_rss` is anonymous memory with huge pages; v1 does not tell which kernel memory could be given back.
-    pub(crate) fn used(&self) -> Result<Bytes> {
-        let mut space = buffer::<16384>();
-        let stat = text::fields(self.stat.read(&mut space)?, ["total_rss", "total_shmem"]);
-        let [Some(rss), Some(shmem)] = stat else {
-            return Err(self.stat.malformed("`total_rss` and `total_shmem` expected"));
-        };
-        let kernel = match &self.kmem {
-            Some(kmem) => kmem.number()?,
-            None => 0,
-        };
-        Ok(Bytes(rss).plus(Bytes(shmem)).plus(Bytes(kernel)))
+    /// Pages of files; v1 does not tell which kernel memory could be given back.
+    pub(crate) fn cache(&self) -> Result<Bytes> {
+        cache(&self.stat)
     }
 
     pub(crate) fn shmem(&self) -> Result<Bytes> {

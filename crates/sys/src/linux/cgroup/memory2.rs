@@ -34,6 +34,18 @@ pub(crate) fn write_limit(file: &Kept, limit: Bytes) -> Result<()> {
     if limit == Bytes::MAX { file.write(b"max") } else { file.write_number(limit.0) }
 }
 
+/// The same for any cgroup's `memory.stat`.
+pub(crate) fn cache(stat: &Kept) -> Result<Bytes> {
+    let mut space = buffer::<16384>();
+    let keys = ["inactive_file", "active_file", "slab_reclaimable"];
+    match text::fields(stat.read(&mut space)?, keys) {
+        [Some(inactive), Some(active), slab] => {
+            Ok(Bytes(inactive).plus(Bytes(active)).plus(Bytes(slab.unwrap_or(0))))
+        }
+        _ => Err(stat.malformed("`inactive_file` and `active_file` expected")),
+    }
+}
+
 impl Memory2 {
     pub(crate) fn open(dir: &Path) -> Result<Memory2> {
         let both = |file: &str| Kept::read_write(&dir.join(file));
@@ -98,31 +110,9 @@ impl Memory2 {
         self.current.number().map(Bytes)
     }
 
-    /// Anonymous and shared memory, and kernel memory that cannot be given back. Before Linux 5.18 the kernel's part
-    /// is put together from what there is.
-    pub(crate) fn used(&self) -> Result<Bytes> {
-        let mut space = buffer::<16384>();
-        let [anon, shmem, kernel, slab, slab_kept, stacks, tables, percpu] = text::fields(
-            self.stat.read(&mut space)?,
-            [
-                "anon",
-                "shmem",
-                "kernel",
-                "slab_reclaimable",
-                "slab_unreclaimable",
-                "kernel_stack",
-                "pagetables",
-                "percpu",
-            ],
-        );
-        let (Some(anon), Some(shmem)) = (anon, shmem) else {
-            return Err(self.stat.malformed("`anon` and `shmem` expected"));
-        };
-        let kernel = match kernel {
-            Some(all) => all.saturating_sub(slab.unwrap_or(0)),
-            None => [slab_kept, stacks, tables, percpu].into_iter().flatten().fold(0, u64::saturating_add),
-        };
-        Ok(Bytes(anon).plus(Bytes(shmem)).plus(Bytes(kernel)))
+    /// What is charged and can be given back: pages of files, and kernel memory that only caches.
+    pub(crate) fn cache(&self) -> Result<Bytes> {
+        cache(&self.stat)
     }
 
     pub(crate) fn shmem(&self) -> Result<Bytes> {

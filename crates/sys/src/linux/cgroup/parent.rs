@@ -46,6 +46,7 @@ pub struct Parent {
     place: Place,
     limit: Kept,
     usage: Kept,
+    stat: Kept,
 }
 
 impl Parent {
@@ -61,10 +62,11 @@ impl Parent {
             false => ["memory.limit_in_bytes", "memory.usage_in_bytes"],
         };
         let dir = &place.dirs.memory;
+        let read = |file: &str| Kept::read_only(&dir.join(file));
         let opened = Kept::read_write(&dir.join(files[0]))
-            .and_then(|limit| Ok((limit, Kept::read_only(&dir.join(files[1]))?)));
+            .and_then(|limit| Ok((limit, read(files[1])?, read("memory.stat")?)));
         match opened {
-            Ok((limit, usage)) => Ok(Parent { place, limit, usage }),
+            Ok((limit, usage, stat)) => Ok(Parent { place, limit, usage, stat }),
             Err(error) => {
                 log.error(dir, &error);
                 Err(log.refuse())
@@ -105,6 +107,12 @@ impl Parent {
     /// What all jobs together are charged, file cache included. One read, 0.7 us.
     pub fn charged(&self) -> Result<Bytes> {
         self.usage.number().map(Bytes)
+    }
+    /// The same without cache: what all jobs together really hold. See [`Leaf::usage`].
+    pub fn used(&self) -> Result<Bytes> {
+        let charged = self.charged()?;
+        let cache = if self.place.dirs.v2 { memory2::cache(&self.stat) } else { memory1::cache(&self.stat) };
+        Ok(charged.minus(cache?))
     }
     /// Makes a leaf, or opens one that is there.
     pub fn leaf(&self, name: &str) -> Result<Leaf> {
