@@ -296,7 +296,9 @@ impl Engine {
         // child, only the death of its main process says so.
         let died = whole || (job.exit == Some(Exit::Signal(9)) && job.cause == Some(Cause::Crash));
         let settled = job.cause.is_some_and(|cause| cause.is_memory() || cause == Cause::Finished);
-        if died && !settled {
+        // Told to stop for its neighbours' sake, it ran into its own wall: that is its own footprint.
+        let own_wall = cause == Cause::Limit && job.cause == Some(Cause::Reserve);
+        if died && (!settled || own_wall) {
             job.cause = Some(cause);
         }
         if whole {

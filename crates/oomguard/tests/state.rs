@@ -24,6 +24,7 @@ fn state() -> State {
         start_time: 123_456,
         leaf: Some(PathBuf::from("/sys/fs/cgroup/oomguard/worker-1")),
         attempt: 3,
+        checks: true,
         started_mono_ns: Instant(77),
         started_ts: "2026-01-02T01:23:31Z".parse().unwrap(),
         failures: 1,

@@ -2,17 +2,16 @@
 //!
 //! Reads and acts on one job; when and why is not its business.
 
-use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use oomguard_core::{Bytes, Enforcement, Instant, LimitEvent, Reading};
 use oomguard_sys::cgroup::{Counters, Leaf, Limits, Parent};
-use oomguard_sys::error::{Error, reading};
+use oomguard_sys::error::Error;
 use oomguard_sys::kmsg::Kmsg;
 use oomguard_sys::page;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
-use oomguard_sys::tree::{Tree, describe_largest};
+use oomguard_sys::tree::Tree;
 
 /// How often a tree without a cgroup is searched for new members.
 const RESCAN: Duration = Duration::from_millis(200);
@@ -49,6 +48,7 @@ pub struct Hand {
     charge: Charge,
     pids: Vec<u32>,
     main_ended: bool,
+    killed: bool,
     populated: bool,
     scanned: Instant,
 }
@@ -74,6 +74,7 @@ impl Hand {
             counters: Counters::default(),
             charge: Charge::default(),
             main_ended: false,
+            killed: false,
             populated: false,
             scanned: Instant(0),
         }
@@ -141,7 +142,7 @@ impl Hand {
         let rss = tree.rss();
         // Shared pages count once: worth the price only where the cheap upper bound says so.
         match self.limits {
-            Some(limits) if rss > limits.memory.percent(80) => Some(reading(tree.pss())),
+            Some(limits) if rss > limits.memory.percent(80) => Some(Reading::Known(tree.pss())),
             _ => Some(Reading::Known(rss)),
         }
     }
@@ -165,9 +166,16 @@ impl Hand {
             return false;
         }
         let empty = match (&mut self.leaf, &mut self.tree) {
-            (Some(leaf), _) => leaf.is_populated().is_ok_and(|populated| !populated),
+            // A leaf that somebody has removed was empty, or it could not have been.
+            (Some(leaf), _) => {
+                leaf.is_populated().map_or_else(|error| error.errno() == Some(NO_SUCH), |it| !it)
+            }
             (None, Some(tree)) if self.main_ended => {
                 let _ = tree.rescan();
+                if self.killed && !tree.is_empty() {
+                    // Who turned up only now, or could not be held before.
+                    let _ = tree.kill_all();
+                }
                 tree.is_empty()
             }
             (None, Some(_)) => false,
@@ -193,9 +201,14 @@ impl Hand {
 
     /// SIGKILL to the whole tree, and its memory back as fast as the kernel can. The first step allocates nothing.
     pub fn kill(&mut self, reaper: &Reaper) -> Result<(), Error> {
+        self.killed = true;
         let killed = match (&mut self.leaf, &mut self.tree) {
             (Some(leaf), _) => leaf.kill().map(|_| ()),
-            (None, Some(tree)) => tree.kill_all().map(|_| ()),
+            (None, Some(tree)) => {
+                // Afterwards nobody can tell who it was.
+                self.largest = tree.largest().or_else(|| self.largest.take());
+                tree.kill_all().map(|_| ())
+            }
             (None, None) => Ok(()),
         };
         if let Some(main) = self.main.as_ref().filter(|_| !self.main_ended) {
@@ -246,20 +259,6 @@ impl Hand {
         let killed = kmsg.and_then(|log| log.largest_killed_in(&self.name));
         self.largest = killed.map(|it| (it.pid, it.comm, it.rss)).or_else(|| self.largest.take());
     }
-
-    /// Looks for its largest process, for whoever wants to know who it was.
-    pub fn find_largest(&mut self) {
-        self.pids.clear();
-        let found = match (&self.leaf, &self.tree) {
-            (Some(leaf), _) if leaf.pids(&mut self.pids).is_ok() => {
-                describe_largest(Path::new("/proc"), &self.pids)
-                    .map(|found| (found.pid, found.comm, found.rss))
-            }
-            (None, Some(tree)) => tree.largest(),
-            _ => None,
-        };
-        self.largest = found.or_else(|| self.largest.take());
-    }
 }
 
 /// What a leaf uses, without file cache: the cache is dear to read (four times and more the charge) and changes
@@ -270,6 +269,8 @@ struct Charge {
     read: Instant,
 }
 
+/// `ENODEV`: the file's cgroup is gone.
+const NO_SUCH: i32 = rustix::io::Errno::NODEV.raw_os_error();
 /// How old the last known cache may be.
 const CACHE_STANDS: Duration = Duration::from_millis(20);
 

@@ -177,6 +177,8 @@ impl Guard {
         }
         self.host = self.sensors.host(self.parent.as_ref());
         self.engine.handle(now, Input::Sample(&self.host, &self.samples));
+        // Nothing stands between a decision and its kill.
+        self.perform_all();
         self.publish(now);
         self.find_empty(now);
     }
@@ -208,6 +210,7 @@ impl Guard {
         for token in tokens[..count].iter().filter(|t| (LIMIT..VERB_TOKENS).contains(*t)) {
             self.read_limit_events(JobId(*token as u16));
         }
+        self.perform_all();
         for &token in &tokens[..count] {
             match token {
                 SIGNALS => self.take_signals(verb)?,

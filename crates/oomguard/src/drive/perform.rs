@@ -213,8 +213,13 @@ fn remove_orphans(hand: &Hand) -> (u32, Bytes) {
     let mut orphans = shm::orphans(&[], hand.born, uid, true).unwrap_or_default();
     orphans.sort_by_key(|orphan| std::cmp::Reverse(orphan.file.allocated));
     for orphan in orphans.iter().filter(|orphan| orphan.file.allocated >= WORTH_REMOVING) {
-        if orphan.file.allocated <= charged() && shm::remove(orphan).unwrap_or(false) {
+        let before = charged();
+        if orphan.file.allocated <= before && shm::remove(orphan).unwrap_or(false) {
             removed = (removed.0 + 1, removed.1.plus(orphan.file.allocated));
+            // It was charged to somebody else: so may be the next.
+            if charged() > before.minus(Bytes(orphan.file.allocated.0 / 2)) {
+                break;
+            }
         }
     }
     removed

@@ -31,6 +31,7 @@ pub fn prepare() -> Vec<Step> {
             "a kernel since 3.4",
             oneself::become_subreaper(),
         ),
+        step("open files", "room for every worker", "nothing", oneself::raise_open_files()),
         step("timer slack 1 ns", "the guard wakes when it asked to", "nothing", oneself::timer_slack()),
         step(
             "SCHED_FIFO",

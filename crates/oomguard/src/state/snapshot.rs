@@ -51,6 +51,9 @@ pub struct Worker {
     pub leaf: Option<std::path::PathBuf>,
     /// The how-manieth start.
     pub attempt: u32,
+    /// It listens when asked to prune.
+    #[serde(default)]
+    pub checks: bool,
     /// When it was started, on the monotonic clock of that boot.
     pub started_mono_ns: Instant,
     /// When it was started.

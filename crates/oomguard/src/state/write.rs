@@ -1,4 +1,5 @@
-//! Files that are there whole or not at all: written beside, synced, renamed.
+//! Files that are there whole or not at all: written beside, renamed. Nothing here is synced: it is written from the
+//! guard's loop, where a busy disk would blind it for seconds, and none of it means anything after a reboot.
 //!
 //! It never leaves half a file under the real name, whatever is killed when.
 
@@ -10,7 +11,7 @@ use std::fs;
 /// Replaces `path` with `bytes`. The folder must exist. `mode` is the permission of a Unix file.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let beside = beside(path);
-    let written = write_synced(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
+    let written = write_new(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
     if written.is_err() {
         // The name is ours alone; if it cannot be removed the next write overwrites it.
         let _ = fs::remove_file(&beside);
@@ -21,7 +22,7 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 /// Whether [`write_whole`] has a chance: a file beside `path` can be made and removed.
 pub fn can_write_beside(path: &Path) -> io::Result<()> {
     let beside = beside(path);
-    write_synced(&beside, b"", 0o600)?;
+    write_new(&beside, b"", 0o600)?;
     fs::remove_file(&beside)
 }
 
@@ -32,7 +33,7 @@ fn beside(path: &Path) -> PathBuf {
     path.with_file_name(name)
 }
 
-fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
@@ -43,8 +44,7 @@ fn write_synced(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = mode;
     let mut file = options.open(path)?;
-    file.write_all(bytes)?;
-    file.sync_data()
+    file.write_all(bytes)
 }
 
 #[cfg(test)]

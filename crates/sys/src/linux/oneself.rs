@@ -165,6 +165,31 @@ pub fn end_by(signal: rustix::process::Signal) {
     }
 }
 
+/// The limit on open files that children must get back.
+static ORIGINAL_FILES: OnceLock<(u64, u64)> = OnceLock::new();
+
+/// What children must get back, if it was changed: (soft, hard).
+pub(crate) fn original_open_files() -> Option<(u64, u64)> {
+    ORIGINAL_FILES.get().copied()
+}
+
+/// Lets us open as many files as the hard limit allows: a worker costs some 18, a member of a tree without a cgroup 2.
+/// Children get the old limit back.
+pub fn raise_open_files() -> Result<()> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: plain data that outlives the call.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } != 0 {
+        return Err(Error::Call { doing: "getrlimit(RLIMIT_NOFILE)", errno: last_errno() });
+    }
+    ORIGINAL_FILES.get_or_init(|| (limit.rlim_cur, limit.rlim_max));
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: as above.
+    if unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } != 0 {
+        return Err(Error::Call { doing: "setrlimit(RLIMIT_NOFILE)", errno: last_errno() });
+    }
+    Ok(())
+}
+
 /// Whether we are root in our user namespace.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

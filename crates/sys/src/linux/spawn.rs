@@ -138,6 +138,7 @@ impl Spawn<'_> {
             new_session: self.session == Session::NewSession,
             oom_score: self.oom_score_adj.or_else(oneself::original_oom_score).map(|n| n.to_string()),
             rlimit_data: self.rlimit_data,
+            open_files: oneself::original_open_files(),
             timer_slack: oneself::original_timer_slack(),
             mask: wait::original_mask(),
         };
@@ -164,6 +165,8 @@ struct Child {
     new_session: bool,
     oom_score: Option<String>,
     rlimit_data: Option<Bytes>,
+    /// Soft and hard.
+    open_files: Option<(u64, u64)>,
     timer_slack: Option<u64>,
     mask: Option<libc::sigset_t>,
 }
@@ -198,6 +201,11 @@ impl Child {
             check(unsafe { libc::setrlimit(libc::RLIMIT_DATA, &limit) } == 0)?;
         }
         stage.set(Stage::Restore);
+        if let Some((rlim_cur, rlim_max)) = self.open_files {
+            let limit = libc::rlimit { rlim_cur, rlim_max };
+            // SAFETY: plain data that outlives the call.
+            check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0)?;
+        }
         if let Some(slack) = self.timer_slack {
             // SAFETY: integers only.
             check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack, 0, 0, 0) } == 0)?;

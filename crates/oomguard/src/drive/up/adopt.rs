@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use oomguard_core::{Enforcement, Input, JobId};
+use jiff::Timestamp;
+use oomguard_core::{Cause, Enforcement, Input, JobId, Word};
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::{clock, page, tree};
 
@@ -12,7 +13,7 @@ use super::super::Guard;
 use super::Up;
 use super::worker::JOB;
 use crate::record::Notice;
-use crate::state::{Loaded, Worker};
+use crate::state::{Death, Loaded, Worker};
 
 /// A process that was killed is gone by then, or hangs in the kernel.
 const DEATH: Duration = Duration::from_secs(5);
@@ -53,6 +54,11 @@ impl Up {
         let now = clock::now();
         let main = living.filter(|main| self.take_over(guard, job, main));
         let (Some(old), Some(main)) = (&old, main) else {
+            if let Some(old) = &old {
+                // And the start that the guard before us may not have had the time to write down.
+                self.dead.push(format!("{}/{}#{}", self.run_id, old.name, old.attempt + 1));
+                self.bury(guard, job, old);
+            }
             self.empty_leaf(guard, job);
             guard.engine.handle(now, Input::Add(job, policy));
             return;
@@ -64,6 +70,7 @@ impl Up {
         worker.attempt = old.attempt;
         worker.started = old.started_mono_ns;
         worker.started_ts = old.started_ts;
+        worker.checks = old.checks;
         let pid = main.pid();
         let hand = &mut guard.hands[job.index()];
         hand.page = page::Writer::reopen(&self.runtime.page(&name)).ok();
@@ -79,6 +86,10 @@ impl Up {
         // The guard before us may have died while it held the worker still.
         let _ = guard.hands[job.index()].freeze(false);
         guard.engine.handle(now, Input::Adopt(job, policy, age, old.attempt));
+        if old.checks {
+            // It says so only once in its life.
+            guard.engine.handle(now, Input::Heard(job, Word::Checks));
+        }
         guard.note(Notice::Adopted { job, pid, age });
     }
 
@@ -112,6 +123,37 @@ impl Up {
         false
     }
 
+    /// A worker that died while no guard was there. If the kernel killed it at its limit, its cgroup still knows: its
+    /// trial outgrew what it had, and must not be tried again as if it were somebody else's fault.
+    fn bury(&mut self, guard: &mut Guard, job: JobId, old: &Worker) {
+        let Some(pid) = old.pid else { return };
+        let token = format!("{}/{}#{}", self.run_id, old.name, old.attempt);
+        self.dead.push(token.clone());
+        let name = guard.hands[job.index()].name.clone();
+        let killed = guard.parent.as_ref().is_some_and(|parent| {
+            let known = parent.leaves().is_ok_and(|leaves| leaves.contains(&name));
+            let events = || parent.leaf(&name).ok()?.events().ok();
+            known && events().is_some_and(|events| events.oom_kill > 0)
+        });
+        if killed {
+            let limit = guard.roster.get(job).and_then(|entry| entry.limit).map(|limit| limit.as_gib());
+            let death = Death {
+                job: token,
+                boot_id: self.boot_id.clone(),
+                pid,
+                start_time: old.start_time,
+                cause: Cause::Limit.name().to_owned(),
+                own: true,
+                available_gb: None,
+                usage_gb: limit,
+                limit_gb: limit,
+                ts: Timestamp::now(),
+            };
+            // Best effort: without the record the trial counts as lost for an unknown reason.
+            let _ = self.deaths.append(&death);
+        }
+    }
+
     /// The main process is gone, yet others of its tree may live on in the leaf.
     fn empty_leaf(&mut self, guard: &mut Guard, job: JobId) {
         let name = guard.hands[job.index()].name.clone();
@@ -142,13 +184,14 @@ impl Up {
     /// Workers that the configuration does not know any more, and processes that carry our mark in no worker's tree.
     pub(super) fn end_orphans(&mut self, guard: &mut Guard, left: Vec<Worker>) {
         for old in left {
+            self.dead.push(format!("{}/{}#{}", self.run_id, old.name, old.attempt));
             let name = self.leaf_name(&old.name);
             self.end_leaf(guard, &name, "the configuration has no such worker any more");
         }
-        let state = self.state.path().as_os_str().to_owned();
-        let marked = tree::find_marked(Path::new("/proc"), "OOMGUARD_STATE", &state.to_string_lossy());
-        for orphan in marked.unwrap_or_default() {
-            if guard.job_of(orphan.pid()).is_some() || orphan.pid() == std::process::id() {
+        let dead: Vec<String> = std::mem::take(&mut self.dead);
+        let marked = |token: &String| tree::find_marked(Path::new("/proc"), JOB, token).unwrap_or_default();
+        for orphan in dead.iter().flat_map(marked) {
+            if guard.job_of(orphan.pid()).is_some() || tree::is_above_us(orphan.pid()) {
                 continue;
             }
             let _ = orphan.signal(Signal::KILL);

@@ -80,6 +80,7 @@ fn saved(worker: &super::Worker, guard: &Guard) -> Worker {
         start_time: worker.start_time,
         leaf: hand.leaf.as_ref().map(|leaf| leaf.dir().to_owned()),
         attempt: worker.attempt,
+        checks: worker.checks,
         started_mono_ns: worker.started,
         started_ts: worker.started_ts,
         failures: view.map_or(0, |view| view.failures),

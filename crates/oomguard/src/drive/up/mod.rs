@@ -46,6 +46,8 @@ pub(crate) struct Up {
     control: Server,
     workers: Vec<Worker>,
     run_id: String,
+    /// Starts of an earlier guard that are over: what still carries their names is an orphan.
+    dead: Vec<String>,
     boot_id: String,
     started: oomguard_core::Instant,
     asked: bool,
@@ -139,6 +141,7 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         notify: Notify::bind(&runtime.notify())?,
         control: Server::bind(&runtime.socket())?,
         workers: Vec::new(),
+        dead: Vec::new(),
         run_id: format!("{:x}-{:x}", std::process::id(), clock::now().0 / 1_000_000),
         boot_id,
         started: clock::now(),

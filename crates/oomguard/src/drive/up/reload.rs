@@ -41,20 +41,17 @@ impl Up {
         let enforcement = guard.enforcement;
         let now = clock::now();
         for worker in &mut self.workers {
-            let kept = config.workers().find(|(pool, number)| {
-                config.worker_name(pool, *number) == worker.names && pool.name == worker.pool.name
-            });
+            let wanted =
+                config.workers().find(|(pool, number)| config.worker_name(pool, *number) == worker.names);
+            let kept = wanted.filter(|(pool, _)| pool.name == worker.pool.name && !worker.leaving);
             let Some((pool, number)) = kept else {
-                worker.again = None;
+                // Whoever has its name from now on begins when it has left.
+                worker.again = wanted.map(|(pool, number)| (pool.clone(), number));
                 if !std::mem::replace(&mut worker.leaving, true) {
                     guard.engine.handle(now, Input::Remove(worker.job, Urgency::Graceful));
                 }
                 continue;
             };
-            if worker.leaving {
-                worker.again = Some((pool.clone(), number));
-                continue;
-            }
             worker.pool = pool.clone();
             guard.hands[worker.job.index()].limits = limits(pool, config.memory.swap_limit);
             if let Some(entry) = guard.roster.get_mut(worker.job) {

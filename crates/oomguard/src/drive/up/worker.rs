@@ -35,6 +35,8 @@ pub(super) struct Worker {
     pub(super) attempt: u32,
     pub(super) started: Instant,
     pub(super) started_ts: Timestamp,
+    /// It listens when asked.
+    pub(super) checks: bool,
     /// The trial it is at.
     pub(super) trial: Option<u32>,
     /// The configuration knows it no more.
@@ -98,6 +100,7 @@ impl Up {
             attempt: 0,
             started: Instant(0),
             started_ts: Timestamp::UNIX_EPOCH,
+            checks: false,
             trial: None,
             leaving: false,
             again: None,
@@ -173,7 +176,7 @@ impl Up {
         worker.start_time = main.start_time();
         worker.started = clock::now();
         worker.started_ts = Timestamp::now();
-        (worker.trial, worker.status, worker.leak) = (None, None, None);
+        (worker.checks, worker.trial, worker.status, worker.leak) = (false, None, None, None);
         Ok(main)
     }
 
@@ -191,7 +194,11 @@ impl Up {
                     if let Word::Trial(trial) = word {
                         worker.trial = trial;
                     }
+                    let learnt = word == Word::Checks && !std::mem::replace(&mut worker.checks, true);
                     guard.engine.handle(clock::now(), Input::Heard(job, word));
+                    if learnt {
+                        self.save(guard);
+                    }
                 }
             }
         }
