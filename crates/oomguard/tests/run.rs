@@ -488,6 +488,21 @@ fn without_a_cgroup_whoever_ran_away_goes_too() {
 }
 
 #[test]
+fn a_process_that_hides_does_not_switch_the_limit_off_without_a_cgroup() {
+    if !support::has_root() || !has("python", Path::new("/usr/bin/python3").exists(), "no python3") {
+        return;
+    }
+    let world = World::of_nobody();
+    // PR_SET_DUMPABLE 0, as ssh-agent does: not even its own user may ask what it holds.
+    let script = "import ctypes, os, time\n\
+                  if os.fork() == 0:\n    ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\n    time.sleep(30)\n\
+                  x = b'x' * (400 << 20)\n\
+                  time.sleep(30)\n";
+    world.run(&[LIMIT, &["--best-effort"]].concat(), &["/usr/bin/python3", "-c", script]).with(137);
+    assert!(world.processes().is_empty());
+}
+
+#[test]
 fn shared_pages_count_once_without_a_cgroup() {
     if !support::has_root() || !has("python", Path::new("/usr/bin/python3").exists(), "no python3") {
         return;

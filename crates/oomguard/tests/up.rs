@@ -317,6 +317,21 @@ fn what_is_required_and_not_there_starts_nothing() {
 }
 
 #[test]
+fn a_pool_that_is_renamed_goes_on_under_its_new_name() {
+    let world = World::new();
+    let up = Up::start(&world, IDLE);
+    let old = up.wait_start("worker-1", 1);
+    configure(&world, &format!("{MEMORY}{}", IDLE.replace("[pool.w]", "[pool.fit]")));
+    assert!(up.ask(&["reload"]).with(0).out.contains("fit"));
+    wait_until(PATIENCE, "the new pool works", || {
+        let worker = up.worker("worker-1");
+        worker["phase"] == "running" && worker["pid"] != old
+    });
+    assert!(!lives(old));
+    up.stop();
+}
+
+#[test]
 fn a_reload_applies_what_has_changed_and_ends_nobody_for_it() {
     if !has_cgroup() {
         return;

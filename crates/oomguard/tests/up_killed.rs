@@ -47,6 +47,31 @@ fn the_next_guard_adopts_who_lives_and_ends_who_ran_away() {
 }
 
 #[test]
+fn a_death_at_the_limit_is_on_record_though_no_guard_saw_it() {
+    if !has_cgroup() {
+        return;
+    }
+    let world = World::new();
+    let script = "if [ -e {dir}/go ]; then exec {hog} hold 1; fi; while [ ! -e {dir}/go ]; do sleep 0.01; done; exec {hog} spike 300";
+    let up = Up::start(
+        &world,
+        &format!(
+            "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
+        ),
+    );
+    let pid = up.wait_start("worker-1", 1);
+    up.kill();
+    std::fs::write(world.path("go"), "").unwrap();
+    wait_until(PATIENCE, "it has hit its limit", || !lives(pid));
+    let up = Up::again(&world);
+    wait_until(PATIENCE, "it runs again", || up.worker("worker-1")["phase"] == "running");
+    let deaths = up.deaths();
+    let death = deaths.iter().find(|death| death["pid"] == pid).unwrap();
+    assert_eq!((&death["cause"], &death["own"]), (&"limit".into(), &true.into()), "{death}");
+    up.stop();
+}
+
+#[test]
 fn an_adopted_worker_is_still_held_to_its_limit() {
     if !has_cgroup() {
         return;

@@ -107,6 +107,11 @@ impl World {
         self.dir.path().join("project")
     }
 
+    /// `XDG_STATE_HOME`.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
     /// A file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.project().join(name)

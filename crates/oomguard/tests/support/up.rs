@@ -52,6 +52,12 @@ impl<'w> Up<'w> {
         events(self.world)
     }
 
+    /// `deaths.jsonl` of this project's state directory.
+    pub fn deaths(&self) -> Vec<Value> {
+        let states = std::fs::read_dir(self.world.state().join("oomguard")).unwrap();
+        states.flat_map(|dir| json_lines(&text(&dir.unwrap().path().join("deaths.jsonl")))).collect()
+    }
+
     /// Waits for an event.
     pub fn wait(&self, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         self.wait_nth(what, 0, is)
