@@ -2,7 +2,11 @@
 //!
 //! Only for the guard itself; jobs never inherit any of it. What is not allowed is noted and goes without.
 
+use oomguard_core::{HostPolicy, HostSample};
 use oomguard_sys::oneself;
+
+use super::Place;
+use crate::record::Notice;
 
 /// One thing that was tried, and how it went.
 pub struct Step {
@@ -14,6 +18,34 @@ pub struct Step {
     pub needs: &'static str,
     /// The refusal, if it was refused.
     pub refused: Option<String>,
+}
+
+/// Does all that is allowed; what is missing here, of the place too, one sentence each.
+pub fn notes(place: &Place) -> Vec<String> {
+    let refused = |step: Step| step.refused.map(|why| format!("{}: {why}", step.what));
+    place.notes.iter().cloned().chain(prepare().into_iter().filter_map(refused)).collect()
+}
+
+/// The first event of every run.
+pub fn armed(
+    verb: &str,
+    place: &Place,
+    host: &HostSample,
+    policy: &HostPolicy,
+    notes: Vec<String>,
+) -> Notice {
+    Notice::Armed {
+        verb: verb.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        guard_pid: std::process::id(),
+        enforcement: place.enforcement,
+        notes,
+        parent: place.path(),
+        total: host.total,
+        available: host.available,
+        reserve: policy.reserve,
+        warning: policy.warning,
+    }
 }
 
 /// Does all that is allowed.

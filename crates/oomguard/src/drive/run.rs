@@ -23,7 +23,7 @@ use super::{Guard, Hand, JOB_OOM_SCORE, Place, Sensors, VERB_TOKENS, Verb, place
 use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
 use crate::notify::{Heard, Notify, Said};
-use crate::record::{Entry, Notice, Record, Roster, Told};
+use crate::record::{Entry, Record, Roster, Told};
 use crate::sink::report::Closing;
 use crate::sink::{Human, JsonLines, Report, Sinks};
 use crate::state::Runtime;
@@ -144,21 +144,8 @@ fn arm(
     sensors: Sensors,
     report: &Rc<RefCell<Report>>,
 ) -> Result<Guard, Error> {
-    let mut notes = place.notes.clone();
-    let refused = |step: prepare::Step| step.refused.map(|why| format!("{}: {why}", step.what));
-    notes.extend(prepare::prepare().into_iter().filter_map(refused));
-    let armed = Notice::Armed {
-        verb: "run".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        guard_pid: std::process::id(),
-        enforcement: place.enforcement,
-        notes,
-        parent: place.path(),
-        total: host.total,
-        available: host.available,
-        reserve: policy.reserve,
-        warning: policy.warning,
-    };
+    let notes = prepare::notes(&place);
+    let armed = prepare::armed("run", &place, host, &policy, notes);
     let mut sinks = Sinks::new();
     if cli.json {
         sinks.add(JsonLines::stderr());

@@ -25,7 +25,7 @@ use crate::config::{self, Config, Overrides};
 use crate::control::Server;
 use crate::error::Error;
 use crate::notify::Notify;
-use crate::record::{Notice, Record, Roster, Told};
+use crate::record::{Record, Roster, Told};
 use crate::sink::{Human, JsonLines, LogFile, Sinks};
 use crate::state::{Deaths, Lock, Runtime, StateDir};
 
@@ -118,21 +118,8 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         return Err(error);
     }
     let policy = config.memory.host_policy(host.total, sensors::cores());
-    let mut notes = place.notes.clone();
-    let refused = |step: prepare::Step| step.refused.map(|why| format!("{}: {why}", step.what));
-    notes.extend(prepare::prepare().into_iter().filter_map(refused));
-    let armed = Notice::Armed {
-        verb: "up".to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        guard_pid: std::process::id(),
-        enforcement: place.enforcement,
-        notes: notes.clone(),
-        parent: place.path(),
-        total: host.total,
-        available: host.available,
-        reserve: policy.reserve,
-        warning: policy.warning,
-    };
+    let notes = prepare::notes(&place);
+    let armed = prepare::armed("up", &place, &host, &policy, notes.clone());
     let enforcement = place.enforcement;
     let sinks = sinks(&cli, &config)?;
     let boot_id = clock::boot_id().map_err(|e| Error::new(format!("could not read the boot id: {e}")))?;
