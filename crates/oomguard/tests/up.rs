@@ -316,6 +316,26 @@ fn what_is_required_and_not_there_starts_nothing() {
     world.must_be_empty();
 }
 
+/// Without a cgroup: what was killed in one life of a slot says nothing about the next.
+#[test]
+fn what_is_left_of_a_tree_is_told_first_even_after_an_earlier_kill() {
+    if !support::has_root() {
+        return;
+    }
+    let world = World::of_nobody();
+    let life = "if [ ! -e first ]; then trap '' TERM; mkdir first; while :; do sleep 0.05; done; fi\n\
+                sh -c 'trap \"echo told > told; exit\" TERM; echo > child; while :; do sleep 0.05; done' &\n\
+                while [ ! -e child ]; do sleep 0.01; done\n\
+                exit 0\n";
+    std::fs::write(world.path("life.sh"), life).unwrap();
+    let up = Up::start(&world, &pool("\"sh\", \"life.sh\"", ""));
+    up.wait_start("worker-1", 1);
+    wait_until(PATIENCE, "it is deaf", || world.path("first").exists());
+    up.ask(&["restart", "worker-1"]).with(0);
+    wait_until(PATIENCE, "its successor's child was told", || text(&world.path("told")) == "told\n");
+    assert_eq!(up.end(), Some(0));
+}
+
 #[test]
 fn a_pool_that_is_renamed_goes_on_under_its_new_name() {
     let world = World::new();

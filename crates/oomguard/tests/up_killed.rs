@@ -11,6 +11,9 @@ use serde_json::Value;
 use support::up::Up;
 use support::{PATIENCE, World, has_cgroup, lives, pid_in, text, wait_until};
 
+/// A worker that waits for the file `go` before it outgrows its limit; its successors do nothing of the kind.
+const SPIKES_WHEN_TOLD: &str = "[pool.w]\ncommand = [\"sh\", \"-c\", \"if [ -e {dir}/go ]; then exec {hog} hold 1; fi; while [ ! -e {dir}/go ]; do sleep 0.01; done; exec {hog} spike 300\"]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n";
+
 #[test]
 fn the_next_guard_adopts_who_lives_and_ends_who_ran_away() {
     let world = World::new();
@@ -52,13 +55,7 @@ fn a_death_at_the_limit_is_on_record_though_no_guard_saw_it() {
         return;
     }
     let world = World::new();
-    let script = "if [ -e {dir}/go ]; then exec {hog} hold 1; fi; while [ ! -e {dir}/go ]; do sleep 0.01; done; exec {hog} spike 300";
-    let up = Up::start(
-        &world,
-        &format!(
-            "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
-        ),
-    );
+    let up = Up::start(&world, SPIKES_WHEN_TOLD);
     let pid = up.wait_start("worker-1", 1);
     up.kill();
     std::fs::write(world.path("go"), "").unwrap();
@@ -77,13 +74,7 @@ fn an_adopted_worker_is_still_held_to_its_limit() {
         return;
     }
     let world = World::new();
-    let script = "if [ -e {dir}/go ]; then exec {hog} hold 1; fi; while [ ! -e {dir}/go ]; do sleep 0.01; done; exec {hog} spike 300";
-    let up = Up::start(
-        &world,
-        &format!(
-            "[pool.w]\ncommand = [\"sh\", \"-c\", \"{script}\"]\ncount = 1\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n"
-        ),
-    );
+    let up = Up::start(&world, SPIKES_WHEN_TOLD);
     let pid = up.wait_start("worker-1", 1);
     up.kill();
     let up = Up::again(&world);

@@ -38,8 +38,6 @@ pub struct Hand {
     pub largest: Option<(u32, String, Bytes)>,
     /// The most that its cgroup was charged, read when it ended.
     pub charged_peak: Bytes,
-    /// What it was last seen to use.
-    pub last_usage: Option<Bytes>,
     /// What its members are known by where there is no cgroup: a variable of their environment and its value.
     pub mark: Option<(String, String)>,
     /// The kernel has killed in it, and its log has not been asked yet whom.
@@ -67,7 +65,6 @@ impl Hand {
             born: SystemTime::UNIX_EPOCH,
             largest: None,
             charged_peak: Bytes::ZERO,
-            last_usage: None,
             mark: None,
             kernel_killed: false,
             pids: Vec::with_capacity(256),
@@ -96,9 +93,9 @@ impl Hand {
             let _ = self.tree.as_mut().map(Tree::rescan);
         }
         self.charge = Charge::default();
-        (self.largest, self.charged_peak, self.last_usage) = (None, Bytes::ZERO, None);
+        (self.largest, self.charged_peak) = (None, Bytes::ZERO);
         self.main = Some(main);
-        (self.main_ended, self.kernel_killed) = (false, false);
+        (self.main_ended, self.killed, self.kernel_killed) = (false, false, false);
         self.populated = true;
         self.scanned = Instant(0);
         self.counters = self.leaf.as_mut().and_then(|leaf| leaf.events().ok()).unwrap_or_default();
@@ -123,14 +120,6 @@ impl Hand {
 
     /// What the job uses; `None` where there is no job. Allocates nothing in a cgroup.
     pub fn usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
-        let usage = self.read_usage(now);
-        if let Some(Reading::Known(usage)) = usage {
-            self.last_usage = Some(usage);
-        }
-        usage
-    }
-
-    fn read_usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
         if let Some(leaf) = &self.leaf {
             return Some(self.charge.read(leaf, now));
         }

@@ -89,12 +89,6 @@ fn let_go_of_code() {
     }
 }
 
-/// Touches so much stack as will ever be used, so that it need not be found when memory is short.
-pub fn touch_stack() {
-    let mut deep = [0u8; 128 * 1024];
-    std::hint::black_box(&mut deep);
-}
-
 /// Makes us nearly the last choice of the kernel's OOM killer (`oom_score_adj` -900). Needs `CAP_SYS_RESOURCE`.
 /// Children get the old value back.
 pub fn lower_oom_score() -> Result<i32> {
