@@ -3,6 +3,7 @@
 //! Only converts and hands on. What a check decides stands in [`monitor`]; how it reads memory in [`sampler`].
 //! Nothing here touches a Python object outside the calls that Python makes: the sampling thread never takes the GIL.
 
+mod heap;
 mod monitor;
 mod notify;
 mod sampler;
@@ -20,8 +21,10 @@ mod _core {
     #[pymodule_export]
     use super::Snapshot;
     #[pymodule_export]
+    use super::heap::{forget_peak, peak_resident, resident, trim};
+    #[pymodule_export]
     use super::{
-        after_fork_in_child, at_ease, available, check, notify_guard, prune_requested, request_stop,
+        after_fork_in_child, at_ease, available, check, level, notify_guard, prune_requested, request_stop,
         should_stop, snapshot, stop_requested,
     };
 
@@ -81,6 +84,14 @@ fn at_ease(threshold: u64) -> bool {
 fn available(py: Python<'_>) -> PyResult<Option<u64>> {
     started(py)?;
     Ok(monitor::available())
+}
+
+/// `normal`, `warning` or `critical` as last seen: the guard's word, or available memory against the thresholds of
+/// check(). `unknown` without a reading. Some atomic loads.
+#[pyfunction]
+fn level(py: Python<'_>) -> PyResult<&'static str> {
+    started(py)?;
+    Ok(monitor::available().map_or("unknown", |_| seen::name(monitor::level())))
 }
 
 /// Everything that is known, read afresh.

@@ -41,6 +41,15 @@ pub(crate) struct Snapshot {
     unknown: Option<String>,
 }
 
+/// What Python calls a level.
+pub(crate) fn name(level: Level) -> &'static str {
+    match level {
+        Level::Normal => "normal",
+        Level::Warning => "warning",
+        Level::Critical => "critical",
+    }
+}
+
 impl Snapshot {
     /// Reads memory afresh where no guard does: some 0.1 ms.
     pub(crate) fn take() -> Snapshot {
@@ -58,11 +67,7 @@ impl Snapshot {
         Snapshot {
             available: monitor::available(),
             total: monitor::total(),
-            level: match monitor::level() {
-                Level::Normal => "normal",
-                Level::Warning => "warning",
-                Level::Critical => "critical",
-            },
+            level: name(monitor::level()),
             guarded: guard.is_some(),
             stop: stop.map(|stop| match stop {
                 Stop::Prune => "prune",

@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod error;
+pub mod footprint;
 pub mod kmsg;
 pub mod meminfo;
 pub mod oneself;

@@ -8,7 +8,6 @@ use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rustix::io::Errno;
 use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{Resource, getrlimit};
 
@@ -187,12 +186,4 @@ pub fn raise_open_files() -> Result<()> {
 /// Whether we are root in our user namespace.
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
-}
-
-/// Bytes of our own that are in RAM: for tests and `doctor`.
-pub fn resident() -> Result<u64> {
-    let path = Path::new("/proc/self/statm");
-    let text = std::fs::read(path).map_err(|e| Error::io("read", path, &e))?;
-    super::procfs::resident(&text, rustix::param::page_size() as u64)
-        .ok_or_else(|| Error::file("parse", path, Errno::INVAL))
 }

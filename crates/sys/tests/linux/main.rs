@@ -9,6 +9,7 @@ mod support;
 mod ancestors;
 mod cgroup;
 mod cgroup_v2;
+mod footprint;
 mod meminfo;
 mod mounts;
 mod page;
