@@ -7,6 +7,7 @@
 
 mod ancestors;
 mod dirs;
+mod join;
 mod leaf;
 mod members;
 mod memory;
@@ -20,6 +21,7 @@ mod refusal;
 mod stop;
 
 pub use ancestors::Ancestors;
+pub use join::Joined;
 pub use leaf::{EventFds, Leaf};
 pub use memory::{Counters, Limits};
 pub use mounts::{Hierarchy, Mounts};

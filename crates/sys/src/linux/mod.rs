@@ -16,6 +16,7 @@ pub mod reaper;
 pub mod shm;
 pub mod spawn;
 pub mod systemd;
+pub mod thread;
 pub mod tree;
 pub mod wait;
 pub mod zoneinfo;

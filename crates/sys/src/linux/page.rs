@@ -20,6 +20,7 @@
 //! | 64 | u64 | reserve in bytes |
 //! | 72 | u64 | warning threshold in bytes |
 //! | 80 | u64 | total memory in bytes |
+//! | 88 | u32 | bell: goes up by one when stop, relieve or level has changed; a futex, so that a reader can wait for it |
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -30,6 +31,7 @@ use oomguard_core::{Bytes, Cause, Instant, Level};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use rustix::thread::futex;
 
 use super::error::{Error, Result};
 
@@ -57,13 +59,15 @@ struct Fields {
     reserve: AtomicU64,
     warning: AtomicU64,
     total: AtomicU64,
+    bell: AtomicU32,
 }
 
 const _: () = {
     assert!(std::mem::offset_of!(Fields, stop) == 12);
     assert!(std::mem::offset_of!(Fields, beat) == 32);
     assert!(std::mem::offset_of!(Fields, guard) == 44);
-    assert!(std::mem::offset_of!(Fields, total) == 80 && size_of::<Fields>() == 88);
+    assert!(std::mem::offset_of!(Fields, total) == 80);
+    assert!(std::mem::offset_of!(Fields, bell) == 88 && size_of::<Fields>() <= SIZE);
 };
 
 /// What the worker is asked to do.
@@ -183,10 +187,18 @@ impl Writer {
     pub fn stop(&self, stop: Stop, cause: Option<Cause>) {
         self.map.fields().cause.store(cause_code(cause), Ordering::Relaxed);
         self.map.fields().stop.store(stop as u32, Ordering::Release);
+        self.ring();
     }
     /// Asks the worker to give back caches.
     pub fn relieve(&self) {
         self.map.fields().relieve.fetch_add(1, Ordering::Release);
+        self.ring();
+    }
+    /// Wakes a reader that waits: one system call. A reader that cannot be woken looks once a second.
+    fn ring(&self) {
+        let bell = &self.map.fields().bell;
+        bell.fetch_add(1, Ordering::Release);
+        let _ = futex::wake(bell, futex::Flags::empty(), i32::MAX as u32);
     }
     /// How the host stands.
     pub fn host(&self, level: Level, available: Bytes, total: Bytes) {
@@ -196,9 +208,11 @@ impl Writer {
             Level::Warning => 1,
             Level::Critical => 2,
         };
-        fields.level.store(level, Ordering::Relaxed);
         fields.available.store(available.0, Ordering::Relaxed);
         fields.total.store(total.0, Ordering::Relaxed);
+        if fields.level.swap(level, Ordering::Relaxed) != level {
+            self.ring();
+        }
     }
     /// The thresholds.
     pub fn thresholds(&self, reserve: Bytes, warning: Bytes) {
@@ -254,9 +268,24 @@ impl Reader {
             _ => Stop::Terminate,
         }
     }
-    /// The request itself, for a check that is one load. Valid as long as the reader lives.
-    pub fn stop_word(&self) -> *const AtomicU32 {
-        &raw const self.map.fields().stop
+    /// How often the guard has changed its mind: for [`Reader::wait`].
+    pub fn bell(&self) -> u32 {
+        self.map.fields().bell.load(Ordering::Acquire)
+    }
+    /// Waits until the bell is not `seen` any more, at most so long. Returns early now and then.
+    pub fn wait(&self, seen: u32, limit: std::time::Duration) -> Result<()> {
+        let limit = rustix::time::Timespec {
+            tv_sec: limit.as_secs().try_into().unwrap_or(i64::MAX),
+            tv_nsec: limit.subsec_nanos().into(),
+        };
+        match futex::wait(&self.map.fields().bell, futex::Flags::empty(), seen, Some(&limit)) {
+            Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
+            Err(errno) => Err(Error::Call { doing: "wait for the guard's page", errno }),
+        }
+    }
+    /// Ends every [`Reader::wait`] of this page early.
+    pub fn wake(&self) {
+        let _ = futex::wake(&self.map.fields().bell, futex::Flags::empty(), i32::MAX as u32);
     }
     /// Why it is asked to stop.
     pub fn cause(&self) -> Option<Cause> {

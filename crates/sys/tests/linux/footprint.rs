@@ -1,7 +1,7 @@
 //! This process's own memory: seen as it is, and given back.
 
 use oomguard_core::Bytes;
-use oomguard_sys::footprint::{self, Resident};
+use oomguard_sys::footprint::{self, Reserve, Resident};
 
 /// One test: all of this is the process's, and tests may share one.
 #[test]
@@ -25,4 +25,14 @@ fn what_is_touched_is_seen_remembered_and_given_back() {
     let back = footprint::trim();
     assert!(cfg!(not(target_env = "gnu")) || back.unwrap() >= Bytes::mib(40), "{back:?}");
     drop(std::hint::black_box(last));
+
+    // A reserve is nothing until it is filled, and nothing again once it is released.
+    let reserve = Reserve::new(Bytes::mib(32)).unwrap();
+    let without = footprint::charged().unwrap();
+    reserve.fill().unwrap();
+    let filled = footprint::charged().unwrap();
+    assert!(filled.minus(without) >= Bytes::mib(31), "{without} {filled}");
+    reserve.release();
+    assert!(filled.minus(footprint::charged().unwrap()) >= Bytes::mib(31));
+    reserve.fill().unwrap();
 }

@@ -1,7 +1,7 @@
 use oomguard_core::{Bytes, Cause, Instant, Level};
 use oomguard_sys::page::{Reader, SIZE, Stop, Writer, cause_code, from_code};
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant as Clock};
 
 #[test]
 fn the_reader_sees_what_the_writer_says() {
@@ -19,8 +19,6 @@ fn the_reader_sees_what_the_writer_says() {
     writer.relieve();
     writer.beat(Instant(42));
     assert_eq!((reader.stop(), reader.cause()), (Stop::Prune, Some(Cause::Reserve)));
-    // SAFETY: the reader lives.
-    assert_eq!(unsafe { &*reader.stop_word() }.load(Ordering::Relaxed), 1);
     assert_eq!((reader.level(), reader.relieve(), reader.beat()), (Level::Critical, 1, Instant(42)));
     assert_eq!((reader.available(), reader.total()), (Bytes::gib(1), Bytes::gib(16)));
     assert_eq!((reader.reserve(), reader.warning()), (Bytes::gib(2), Bytes::gib(4)));
@@ -95,4 +93,28 @@ fn every_cause_has_a_number_of_its_own() {
         assert_eq!(cause_code(Some(*cause)), code);
     }
     assert_eq!(from_code(11), None);
+}
+
+#[test]
+fn a_waiting_reader_hears_the_bell_through_its_own_read_only_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let writer = Writer::create(&path).unwrap();
+    let reader = Reader::open(&path).unwrap();
+    let from = reader.bell();
+    let waiting = std::thread::spawn(move || {
+        let begun = Clock::now();
+        while reader.stop() == Stop::GoOn {
+            let seen = reader.bell();
+            if reader.stop() == Stop::GoOn {
+                reader.wait(seen, Duration::from_secs(20)).unwrap();
+            }
+        }
+        (begun.elapsed(), reader.bell())
+    });
+    writer.host(Level::Normal, Bytes::gib(3), Bytes::gib(16));
+    writer.stop(Stop::Prune, Some(Cause::Reserve));
+    let (took, bell) = waiting.join().unwrap();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(bell.wrapping_sub(from), 1, "nothing changed but the stop");
 }
