@@ -7,6 +7,7 @@ workers need. ``python -m oomguard`` says what it sees on this machine.
 
 from __future__ import annotations
 
+import atexit
 import os
 
 from oomguard import _core
@@ -15,25 +16,59 @@ from oomguard._errors import MemoryCritical, StopRequested
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from oomguard._guard import guard, guarded
+    from oomguard._limit import Limited, limit_self
+    from oomguard._live import monitor
     from oomguard._monitor import MemoryMonitor, MemoryStatus
+    from oomguard._relief import Relief, on_pressure, relieve
     from oomguard._signals import handle_sigterm
 
 __all__ = [
+    "Limited",
     "MemoryCritical",
     "MemoryMonitor",
     "MemoryStatus",
+    "Relief",
     "StopRequested",
     "__version__",
     "check",
     "checkpoint",
+    "guard",
+    "guarded",
     "handle_sigterm",
+    "limit_self",
+    "monitor",
+    "on_pressure",
+    "relieve",
+    "shield",
 ]
 
 if hasattr(os, "register_at_fork"):
     # The sampling thread does not live on in a forked child, and the child was not the one asked to stop.
     os.register_at_fork(after_in_child=_core.after_fork_in_child)
+atexit.register(_core.end)
 
-_LATE = {"MemoryMonitor": "_monitor", "MemoryStatus": "_monitor", "handle_sigterm": "_signals"}
+_LATE = {
+    "Limited": "_limit",
+    "MemoryMonitor": "_monitor",
+    "MemoryStatus": "_monitor",
+    "Relief": "_relief",
+    "guard": "_guard",
+    "guarded": "_guard",
+    "handle_sigterm": "_signals",
+    "limit_self": "_limit",
+    "monitor": "_live",
+    "on_pressure": "_relief",
+    "relieve": "_relief",
+}
+
+
+def shield() -> _core.Shield:
+    """While it is entered, no ``guard(interrupt=True)`` interrupts this thread: ``with oomguard.shield(): save()``.
+
+    What was due meanwhile is raised afterwards. For anything that must not be cut in half; keep it short.
+    """
+    return _core.Shield()
 
 
 def checkpoint() -> bool:

@@ -1,17 +1,29 @@
 """The native part: atomics that a sampling thread, or the guard's shared page, keeps up to date. Sizes in bytes."""
 
-from typing import Final, final
+from os import PathLike
+from types import FrameType, TracebackType
+from typing import Any, Final, Literal, final
+
+from typing_extensions import Self
 
 __all__ = [
+    "Guard",
+    "Shield",
     "Snapshot",
     "__version__",
+    "acknowledge",
     "after_fork_in_child",
     "at_ease",
     "available",
     "check",
+    "end",
     "forget_peak",
+    "holds_reserve",
     "level",
+    "limit_self",
     "notify",
+    "on_interrupt",
+    "parse_size",
     "peak_resident",
     "prune_requested",
     "request_stop",
@@ -19,6 +31,7 @@ __all__ = [
     "should_stop",
     "snapshot",
     "stop_requested",
+    "take_relief",
     "trim",
 ]
 
@@ -51,11 +64,50 @@ class Snapshot:
     @property
     def warning(self) -> int: ...
     @property
+    def own_limit(self) -> int | None: ...
+    @property
+    def own_usage(self) -> int | None: ...
+    @property
     def samples(self) -> int: ...
     @property
     def interval(self) -> float: ...
     @property
     def unknown(self) -> str | None: ...
+
+@final
+class Guard:
+    """Watches memory while it is entered."""
+
+    def __new__(
+        cls,
+        trial: Any,
+        context: str,
+        warn: int | None,
+        critical: int | None,
+        limit: int | None,
+        interrupt: bool,
+    ) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
+    ) -> Literal[False]: ...
+    def check(self, context: str = "") -> None: ...
+    @staticmethod
+    def shield() -> Shield: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def warn_below(self) -> int: ...
+    @property
+    def critical_below(self) -> int: ...
+
+@final
+class Shield:
+    """Delays interrupts of the thread that enters it."""
+
+    def __new__(cls) -> Self: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_error: object) -> Literal[False]: ...
 
 def check(context: str = "") -> None: ...
 def should_stop(threshold: int) -> bool: ...
@@ -72,3 +124,12 @@ def stop_requested() -> bool: ...
 def prune_requested() -> bool: ...
 def notify(message: str) -> bool: ...
 def after_fork_in_child() -> None: ...
+def acknowledge() -> None: ...
+def on_interrupt(number: int, frame: FrameType | None) -> None: ...
+def take_relief() -> tuple[int | None, float] | None: ...
+def holds_reserve() -> bool: ...
+def limit_self(
+    limit: int, parent: str | PathLike[str] | None, nested: bool
+) -> tuple[str, int, str | PathLike[str] | None, str | None]: ...
+def parse_size(text: str) -> int: ...
+def end() -> None: ...

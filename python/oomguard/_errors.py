@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from oomguard import _core
+
 
 class MemoryCritical(BaseException):
     """Memory is too short to go on, or the guard chose this process to give its memory back.
 
     It derives from ``BaseException``, as ``KeyboardInterrupt`` does, so that the ``except Exception:`` of a training
-    loop or a library does not swallow it. ``oomguard.optuna`` converts it to ``TrialPruned`` before Optuna sees it.
-    Anywhere else catch it by name: free what you can, save, and go on or end.
+    loop or a library does not swallow it. ``oomguard.guard`` makes a ``MemoryError`` or a ``TrialPruned`` of it.
+    Outside of a guard catch it by name: free what you can, save, and go on or end.
 
     Attributes:
         context: What the caller passed to ``check``.
@@ -16,6 +18,7 @@ class MemoryCritical(BaseException):
             (this job's own footprint), ``vram``, ``age``, ``timeout`` or ``requested``.
         available: Available memory in bytes when it was raised, ``None`` if unknown.
         threshold: The threshold in bytes that was crossed, ``None`` where the guard decided.
+        usage: What this process held in bytes, where that crossed the threshold; else ``None``.
     """
 
     def __init__(
@@ -24,18 +27,21 @@ class MemoryCritical(BaseException):
         cause: str = "reserve",
         available: int | None = None,
         threshold: int | None = None,
+        usage: int | None = None,
     ) -> None:
         self.context = context
         self.cause = cause
         self.available = available
         self.threshold = threshold
-        super().__init__(context, cause, available, threshold)
+        self.usage = usage
+        super().__init__(context, cause, available, threshold, usage)
 
     def __str__(self) -> str:
         where = f" [{self.context}]" if self.context else ""
+        held = "" if self.usage is None else f", this process holds {gb(self.usage)}"
         known = "" if self.available is None else f", {gb(self.available)} available"
         below = "" if self.threshold is None else f", threshold {gb(self.threshold)}"
-        return f"stop to give memory back{where}: {self.cause}{known}{below}"
+        return f"stop to give memory back{where}: {self.cause}{held}{known}{below}"
 
 
 class StopRequested(MemoryCritical, SystemExit):
@@ -45,6 +51,20 @@ class StopRequested(MemoryCritical, SystemExit):
     """
 
     code: int = 0
+
+
+class Interrupted(MemoryCritical):
+    """What ``guard(interrupt=True)`` raises in a thread that did not check: made by CPython itself, in that thread."""
+
+    def __init__(self) -> None:
+        _core.acknowledge()
+        seen = _core.snapshot()
+        if seen.own_usage is not None and seen.own_limit is not None and seen.own_usage >= seen.own_limit:
+            super().__init__("", "limit", seen.available, seen.own_limit, seen.own_usage)
+        elif seen.guarded:
+            super().__init__("", seen.cause or "reserve", seen.available)
+        else:
+            super().__init__("", "reserve", seen.available, seen.reserve)
 
 
 def gb(size: int) -> str:

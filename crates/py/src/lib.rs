@@ -3,11 +3,20 @@
 //! Only converts and hands on. What a check decides stands in [`monitor`]; how it reads memory in [`sampler`].
 //! Nothing here touches a Python object outside the calls that Python makes: the sampling thread never takes the GIL.
 
+mod guard;
 mod heap;
+mod holes;
+mod interrupt;
 mod monitor;
 mod notify;
+mod relief;
+mod reserve;
 mod sampler;
+mod seat;
 mod seen;
+mod selflimit;
+
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
 use pyo3::exceptions::{PyRuntimeWarning, PyValueError};
 use pyo3::prelude::*;
@@ -21,11 +30,19 @@ mod _core {
     #[pymodule_export]
     use super::Snapshot;
     #[pymodule_export]
+    use super::guard::{Guard, Shield, acknowledge, on_interrupt};
+    #[pymodule_export]
     use super::heap::{forget_peak, peak_resident, resident, trim};
     #[pymodule_export]
+    use super::relief::take_relief;
+    #[pymodule_export]
+    use super::reserve::holds_reserve;
+    #[pymodule_export]
+    use super::selflimit::{limit_self, parse_size};
+    #[pymodule_export]
     use super::{
-        after_fork_in_child, at_ease, available, check, level, notify_guard, prune_requested, request_stop,
-        should_stop, snapshot, stop_requested,
+        after_fork_in_child, at_ease, available, check, end, level, notify_guard, prune_requested,
+        request_stop, should_stop, snapshot, stop_requested,
     };
 
     #[pymodule_export]
@@ -133,6 +150,23 @@ fn notify_guard(message: &str) -> bool {
 #[pyfunction]
 fn after_fork_in_child() {
     monitor::after_fork_in_child();
+    interrupt::after_fork_in_child();
+    relief::after_fork_in_child();
+    reserve::after_fork_in_child();
+}
+
+/// The interpreter is about to end.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// From now on no thread of ours asks for the GIL: for `atexit`.
+#[pyfunction]
+fn end() {
+    ENDING.store(true, SeqCst);
+}
+
+/// Whether the interpreter is about to end.
+fn is_ending() -> bool {
+    ENDING.load(SeqCst)
 }
 
 /// Starts what is needed, once a process.

@@ -12,6 +12,8 @@ use oomguard_sys::page::{Reader, Stop as Wish};
 const UNSTARTED: u32 = 1;
 /// `FLAGS`: SIGTERM came.
 const TERMINATE: u32 = 2;
+/// `FLAGS`: a check should give memory back first.
+const RELIEF: u32 = 4;
 
 static FLAGS: AtomicU32 = AtomicU32::new(UNSTARTED);
 /// A living guard watches us: its page is what counts.
@@ -24,6 +26,16 @@ static RESERVE: AtomicU64 = AtomicU64::new(0);
 static WARNING: AtomicU64 = AtomicU64::new(0);
 /// The highest threshold that any check uses: decides how often to sample.
 static WATCHED: AtomicU64 = AtomicU64::new(0);
+/// The lowest limit of any guard that is entered, bytes; `u64::MAX`: none, and `USAGE` is not read.
+static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+/// Guards with a limit.
+static LIMITED: AtomicU32 = AtomicU32::new(0);
+/// What this process holds (its resident set), bytes.
+static USAGE: AtomicU64 = AtomicU64::new(0);
+/// Relief: 0 nobody asked, 1 asked.
+static RELIEF_ASKED: AtomicBool = AtomicBool::new(false);
+/// Goes up by one with every fork: what was set up in the parent does not count in the child.
+static GENERATION: AtomicU64 = AtomicU64::new(0);
 static SAMPLES: AtomicU64 = AtomicU64::new(0);
 static INTERVAL_NS: AtomicU64 = AtomicU64::new(0);
 
@@ -46,6 +58,82 @@ pub(crate) fn must_look(threshold: u64) -> bool {
         Some(page) if GUARDED.load(Relaxed) => page.stop() != Wish::GoOn,
         _ => AVAILABLE.load(Relaxed) < threshold || WATCHED.load(Relaxed) < threshold,
     }
+}
+
+/// Whether less than `threshold` bytes are known to be available; under a living guard, whether it says so.
+#[inline]
+pub(crate) fn is_below(threshold: u64) -> bool {
+    match PAGE.get() {
+        Some(page) if GUARDED.load(Relaxed) => page.level() != Level::Normal,
+        _ => AVAILABLE.load(Relaxed) < threshold,
+    }
+}
+
+/// Whether a thread whose guard has these thresholds should be interrupted now.
+pub(crate) fn should_interrupt(critical: u64, limit: u64) -> bool {
+    let short = match guard() {
+        Some(page) => page.stop() != Wish::GoOn,
+        None => AVAILABLE.load(Relaxed) < critical,
+    };
+    short || usage() >= limit
+}
+
+/// A guard with a limit is entered.
+pub(crate) fn add_limit(limit: u64) {
+    if limit != u64::MAX {
+        LIMITED.fetch_add(1, Relaxed);
+        LIMIT.fetch_min(limit, Relaxed);
+    }
+}
+
+/// It is left. The lowest one is followed until the last has left: looking too often is no harm.
+pub(crate) fn remove_limit(limit: u64) {
+    if limit != u64::MAX && LIMITED.fetch_sub(1, Relaxed) == 1 {
+        LIMIT.store(u64::MAX, Relaxed);
+        USAGE.store(0, Relaxed);
+    }
+}
+
+/// The lowest limit of any guard, if one has any.
+pub(crate) fn limit() -> Option<u64> {
+    Some(LIMIT.load(Relaxed)).filter(|limit| *limit != u64::MAX)
+}
+
+/// What this process holds, bytes; 0 while no guard has a limit.
+#[inline]
+pub(crate) fn usage() -> u64 {
+    USAGE.load(Relaxed)
+}
+
+/// Takes a reading of what this process holds.
+pub(crate) fn used(bytes: u64) {
+    USAGE.store(bytes, Relaxed);
+}
+
+/// Asks for relief; whether nobody had asked already.
+pub(crate) fn ask_relief() -> bool {
+    !RELIEF_ASKED.swap(true, Relaxed)
+}
+
+/// Whether relief was asked for and is not done.
+pub(crate) fn relief_is_due() -> bool {
+    RELIEF_ASKED.load(Relaxed)
+}
+
+/// The next check relieves.
+pub(crate) fn let_checks_relieve() {
+    FLAGS.fetch_or(RELIEF, Relaxed);
+}
+
+/// Takes the request: whoever gets `true` does it.
+pub(crate) fn take_relief() -> bool {
+    FLAGS.fetch_and(!RELIEF, Relaxed);
+    RELIEF_ASKED.swap(false, Relaxed)
+}
+
+/// Which process this is, counted in forks.
+pub(crate) fn generation() -> u64 {
+    GENERATION.load(Relaxed)
 }
 
 /// What is asked of this process now. A page whose guard is dead asks nothing.
@@ -172,4 +260,8 @@ pub(crate) fn set_started() {
 /// The child has no sampling thread, and was not the one asked to end.
 pub(crate) fn after_fork_in_child() {
     FLAGS.store(UNSTARTED, Relaxed);
+    GENERATION.fetch_add(1, Relaxed);
+    RELIEF_ASKED.store(false, Relaxed);
+    LIMITED.store(0, Relaxed);
+    LIMIT.store(u64::MAX, Relaxed);
 }

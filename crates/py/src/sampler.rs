@@ -1,22 +1,24 @@
-//! The thread that watches the machine where no guard does, and the guard's heartbeat where one does.
+//! The thread that watches the machine where no guard does, and the guard's page where one does; what this process holds,
+//! where a guard of its own has a limit.
 //!
-//! It never takes the GIL, never locks memory, and allocates nothing after its start. It reads `/proc/meminfo` and the
-//! limits of the cgroups above this process.
+//! It never takes the GIL, never locks memory, and allocates nothing after its start. It reads `/proc/meminfo`, the
+//! limits of the cgroups above this process, and `/proc/self/statm`.
 
 use std::path::Path;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::SeqCst};
 use std::thread::Thread;
 use std::time::Duration;
 
 use oomguard_core::clock::nanos;
-use oomguard_core::{Bytes, HostPolicy};
+use oomguard_core::{Bytes, HostPolicy, Level};
 use oomguard_sys::cgroup::Ancestors;
 use oomguard_sys::clock;
+use oomguard_sys::footprint::Resident;
 use oomguard_sys::meminfo::Meminfo;
 use oomguard_sys::page::Reader;
 
-use crate::{monitor, notify};
+use crate::{interrupt, monitor, notify, relief, reserve};
 
 /// A guard that has not beaten for so long is dead.
 const DEAD_AFTER: Duration = Duration::from_secs(5);
@@ -26,8 +28,13 @@ const SLOWEST: Duration = Duration::from_secs(1);
 const FASTEST: Duration = Duration::from_millis(1);
 /// Below the threshold there is nothing left to be early for.
 const BELOW: Duration = Duration::from_millis(10);
+/// Between two pokes of a thread that has not heard the first.
+const POKE_AGAIN: Duration = Duration::from_millis(20);
+/// A guard's page that cannot be waited for is looked at so often.
+const PAGE_ONLY: Duration = Duration::from_millis(100);
 
 static THREAD: Mutex<Option<Thread>> = Mutex::new(None);
+static HURRY: AtomicBool = AtomicBool::new(false);
 static SAID_CHECKS: AtomicBool = AtomicBool::new(false);
 
 /// Opens what there is, takes the first look, and starts the thread. Called with the GIL held, once a process.
@@ -48,15 +55,17 @@ pub(crate) fn start() -> Result<Option<String>, String> {
         },
         _ => None,
     };
+    let relieved = monitor::page().map_or(0, Reader::relieve);
     monitor::saw(reading);
     monitor::set_guarded(guard_lives());
     if monitor::page().is_some() && !SAID_CHECKS.swap(true, Relaxed) {
         notify::send("X_OOMGUARD_CHECKS=1");
     }
     monitor::set_started();
+    relief::start();
     let thread = std::thread::Builder::new().name("oomguard".to_owned()).stack_size(128 << 10);
     // Where no thread can be had (a process limit), checks go on with the first look.
-    if let Ok(handle) = thread.spawn(move || watch(sources))
+    if let Ok(handle) = thread.spawn(move || watch(sources, relieved))
         && let Ok(mut kept) = THREAD.try_lock()
     {
         *kept = Some(handle.thread().clone());
@@ -64,8 +73,12 @@ pub(crate) fn start() -> Result<Option<String>, String> {
     Ok(unusable)
 }
 
-/// Makes the thread look now: a higher threshold came.
+/// Makes the thread look now: a threshold came that it does not know.
 pub(crate) fn hurry() {
+    HURRY.store(true, SeqCst);
+    if let Some(page) = monitor::page() {
+        page.wake();
+    }
     if let Ok(kept) = THREAD.try_lock()
         && let Some(thread) = &*kept
     {
@@ -73,8 +86,12 @@ pub(crate) fn hurry() {
     }
 }
 
-fn watch(mut sources: Sources) {
+/// `relieved`: how many of the guard's requests for relief are no news.
+fn watch(mut sources: Sources, mut relieved: u32) {
     loop {
+        // Before anything is looked at: what changes from here on ends the wait.
+        let bell = monitor::page().map(Reader::bell);
+        HURRY.store(false, SeqCst);
         let guarded = guard_lives();
         let mut interval = SLOWEST;
         if !guarded {
@@ -86,12 +103,55 @@ fn watch(mut sources: Sources) {
         }
         // After the reading: a check must not meet an old one.
         monitor::set_guarded(guarded);
+        let (own, over) = watch_own_limit(&sources);
+        interval = interval.min(own);
+        if monitor::guard()
+            .is_some_and(|page| std::mem::replace(&mut relieved, page.relieve()) != page.relieve())
+        {
+            relief::ask();
+        }
+        let level = monitor::level();
+        if over || monitor::stop().is_some() || level == Level::Critical && !guarded {
+            reserve::release();
+        } else if level == Level::Normal {
+            reserve::refill();
+        }
+        if level != Level::Normal && !guarded {
+            relief::ask_now_and_then();
+        }
+        if interrupt::poke(monitor::should_interrupt) {
+            interval = interval.min(POKE_AGAIN);
+        }
         monitor::looked(nanos(interval));
-        std::thread::park_timeout(interval);
+        wait(interval, monitor::guard().zip(bell));
     }
 }
 
-/// The next look comes before the fastest growth could use what is above the threshold.
+/// Looks at what this process holds, if a guard has a limit: when to look again, and whether the limit is met.
+fn watch_own_limit(sources: &Sources) -> (Duration, bool) {
+    let (Some(limit), Ok(resident)) = (monitor::limit(), &sources.own) else { return (SLOWEST, false) };
+    let Ok(used) = resident.read() else { return (SLOWEST, false) };
+    monitor::used(used.0);
+    if used.0 >= limit / 10 * 8 {
+        relief::ask_now_and_then();
+    }
+    (pace(limit, used.0), used.0 >= limit)
+}
+
+/// Until the interval is over, the guard's page changes, or somebody is in a hurry.
+fn wait(interval: Duration, page: Option<(&Reader, u32)>) {
+    if HURRY.load(SeqCst) {
+        return;
+    }
+    let unheard = page.is_some_and(|(page, bell)| page.wait(bell, interval).is_err());
+    match page {
+        Some(_) if !unheard => {}
+        Some(_) => std::thread::park_timeout(interval.min(PAGE_ONLY)),
+        None => std::thread::park_timeout(interval),
+    }
+}
+
+/// The next look comes before the fastest growth could use what `available` has above `threshold`.
 fn pace(available: u64, threshold: u64) -> Duration {
     let headroom = available.saturating_sub(threshold);
     if headroom == 0 {
@@ -137,6 +197,7 @@ fn size_from(name: &str, total: u64) -> Result<Option<u64>, String> {
 pub(crate) struct Sources {
     host: Result<Meminfo, String>,
     above: Option<Ancestors>,
+    own: Result<Resident, String>,
 }
 
 impl Sources {
@@ -145,6 +206,7 @@ impl Sources {
         Sources {
             host: Meminfo::open(proc_root).map_err(|e| e.to_string()),
             above: Ancestors::open(proc_root, Path::new("/")).ok(),
+            own: Resident::open().map_err(|e| e.to_string()),
         }
     }
 

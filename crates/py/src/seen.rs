@@ -33,6 +33,10 @@ pub(crate) struct Snapshot {
     reserve: u64,
     /// Below it level is warning.
     warning: u64,
+    /// The lowest limit of any guard of this process that is entered.
+    own_limit: Option<u64>,
+    /// What this process holds, where such a limit is watched.
+    own_usage: Option<u64>,
     /// How often the sampling thread has looked.
     samples: u64,
     /// Seconds until its next look.
@@ -79,6 +83,8 @@ impl Snapshot {
             usage: guard.map(|page| page.usage().0),
             reserve: guard.map_or_else(monitor::reserve, |page| page.reserve().0),
             warning: guard.map_or_else(monitor::warning, |page| page.warning().0),
+            own_limit: monitor::limit(),
+            own_usage: monitor::limit().map(|_| monitor::usage()),
             samples,
             interval: interval_ns as f64 / 1e9,
             unknown,
