@@ -32,8 +32,6 @@ pub(crate) fn who(py: Python<'_>) -> PyResult<Who> {
 /// needs a helper that takes the GIL for it.
 pub(crate) fn prepare(py: Python<'_>, who: Who) -> PyResult<()> {
     holes::learn(py)?;
-    // What runs when memory is short is loaded now: then there is no room, and a module that is loaded halfway is none.
-    py.import("oomguard._relief")?;
     if !who.main {
         start_poker();
         return Ok(());
