@@ -14,13 +14,16 @@ from oomguard import _core
 from oomguard._core import __version__, check
 from oomguard._errors import MemoryCritical, StopRequested
 
+# What runs when memory is short is loaded now. Later there is no room, and a module that another thread was loading
+# when this process was forked can never be loaded in the child.
+from oomguard._relief import Relief, on_pressure, relieve
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from oomguard._guard import guard, guarded
     from oomguard._limit import Limited, limit_self
     from oomguard._live import monitor
     from oomguard._monitor import MemoryMonitor, MemoryStatus
-    from oomguard._relief import Relief, on_pressure, relieve
     from oomguard._signals import handle_sigterm
 
 __all__ = [
@@ -52,14 +55,11 @@ _LATE = {
     "Limited": "_limit",
     "MemoryMonitor": "_monitor",
     "MemoryStatus": "_monitor",
-    "Relief": "_relief",
     "guard": "_guard",
     "guarded": "_guard",
     "handle_sigterm": "_signals",
     "limit_self": "_limit",
     "monitor": "_live",
-    "on_pressure": "_relief",
-    "relieve": "_relief",
 }
 
 

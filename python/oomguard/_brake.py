@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from oomguard import _core
 from oomguard._errors import Interrupted, MemoryCritical, StopRequested, gb
 
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from logging import Logger
     from types import FrameType, TracebackType
     from typing import Any
+
+SECOND_THOUGHT = 0.1
+"""Seconds for the guard to look again; it does so every 10 ms while a job is near its limit."""
 
 previous_interrupt: Callable[[int, FrameType | None], Any] | None = None
 """Who handled SIGURG before oomguard did."""
@@ -30,14 +35,18 @@ def raise_stop(context: str = "", threshold: int | None = None, over: tuple[int,
     without it the process-wide one applies. ``over`` is a limit of this process's own that it has met, and what it
     held then.
 
-    Where no guard decides, giving memory back is tried first, at most twice a minute.
+    Giving memory back is tried first, at most twice a minute. When the process is to end it comes too late.
     """
+    from oomguard import _relief
+
     due = _core.take_relief()
     if due is not None:
-        from oomguard import _relief
-
         _relief.carry_out(due)
     seen = _core.snapshot()
+    if seen.stop == "prune" and _relief.before_stopping():
+        # The guard has to see that memory is back before it can take its request back.
+        time.sleep(SECOND_THOUGHT)
+        seen = _core.snapshot()
     if seen.stop == "terminate":
         raise StopRequested(context, seen.cause or "requested", seen.available)
     if seen.stop == "prune":
@@ -46,8 +55,6 @@ def raise_stop(context: str = "", threshold: int | None = None, over: tuple[int,
     short = not seen.guarded and seen.available is not None and seen.available < limit
     if not short and over is None:
         return
-    from oomguard import _relief
-
     if due is None and _relief.before_stopping():
         seen = _core.snapshot()
     if not seen.guarded and seen.available is not None and seen.available < limit:
@@ -104,7 +111,7 @@ def _place(traceback: TracebackType | None) -> str:
 
 def announce(label: str, subject: str, stop: MemoryCritical) -> None:
     """Logs the origin system's block: four lines at level ERROR, so that existing log searches go on working; under a
-    guard, or at a limit, a fifth says what was seen.
+    guard a fifth says what it saw, and at a limit of this process's own it stands in the fourth's place.
 
     A planned stop is one line at INFO: nothing is wrong.
     """
@@ -117,7 +124,8 @@ def announce(label: str, subject: str, stop: MemoryCritical) -> None:
     log.error("Available memory: %s", "unknown" if stop.available is None else gb(stop.available))
     seen = _core.snapshot()
     own = stop.usage is not None
-    log.error("Safety threshold: %s", gb(seen.reserve if stop.threshold is None or own else stop.threshold))
+    if not own:
+        log.error("Safety threshold: %s", gb(seen.reserve if stop.threshold is None else stop.threshold))
     usage, limit = (stop.usage, stop.threshold) if own else (seen.usage, seen.limit)
     if usage is not None and (own or stop.threshold is None):
         # Not decided by the two numbers above: say by which.

@@ -8,42 +8,69 @@ from __future__ import annotations
 import gc
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
 
 from oomguard import _core
 from oomguard._brake import logger
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, TypeVar
+
+    Callback = TypeVar("Callback", bound=Callable[[], object])
+
 PAUSE = 30.0
 """Seconds between two reliefs that a check tries by itself before it raises: a collection takes 0.1 s with torch."""
 
-Callback = TypeVar("Callback", bound=Callable[[], object])
+JUST_NOW = 1.0
+"""Seconds for which a relief is news to those who measure memory."""
 
 _callbacks: dict[tuple[str, str] | int, Callable[[], object]] = {}
 _tried = float("-inf")
 _busy = False
 
 
-class Step(NamedTuple):
-    """One thing that was tried."""
+class Step:
+    """One thing that was tried.
 
-    name: str
-    """``trim``, ``gc``, ``torch``, ``cupy``, ``jax``, or the callback's name."""
-    freed: int | None
-    """Bytes that the resident set fell by (``torch``, ``cupy``: bytes of device memory given back); never negative.
-    ``None``: unknown."""
-    seconds: float
-    failed: str | None = None
-    """What it raised."""
+    Attributes:
+        name: ``trim``, ``gc``, ``torch``, ``cupy``, ``jax``, or the callback's name.
+        freed: Bytes that the resident set fell by (``torch``, ``cupy``: bytes of device memory given back); never
+            negative. ``None``: unknown.
+        seconds: How long it took.
+        failed: What it raised, ``None`` if nothing.
+    """
+
+    __slots__ = ("failed", "freed", "name", "seconds")
+
+    def __init__(self, name: str, freed: int | None, seconds: float, failed: str | None = None) -> None:
+        self.name = name
+        self.freed = freed
+        self.seconds = seconds
+        self.failed = failed
+
+    def __repr__(self) -> str:
+        return f"Step({self.name!r}, freed={self.freed}, seconds={self.seconds:.4f}, failed={self.failed!r})"
 
 
-class Relief(NamedTuple):
-    """What giving back has brought."""
+class Relief:
+    """What giving back has brought.
 
-    steps: tuple[Step, ...]
-    before: int | None
-    """This process's resident bytes before the first step that was measured here."""
-    after: int | None
+    Attributes:
+        steps: What was tried, in order.
+        before: This process's resident bytes before the first step that was measured here, ``None`` if unknown.
+        after: The same after the last.
+    """
+
+    __slots__ = ("after", "before", "steps")
+
+    def __init__(self, steps: tuple[Step, ...], before: int | None, after: int | None) -> None:
+        self.steps = steps
+        self.before = before
+        self.after = after
+
+    def __repr__(self) -> str:
+        return f"Relief({self.steps!r}, before={self.before}, after={self.after})"
 
     @property
     def freed(self) -> int:
@@ -84,11 +111,14 @@ def relieve() -> Relief:
 
 
 def before_stopping() -> bool:
-    """Relief as the last thing before a check raises; at most one in ``PAUSE`` seconds. Whether anything was tried."""
-    global _tried
-    now = time.monotonic()
-    if _busy or now - _tried < PAUSE:
-        return False
+    """Relief as the last thing before a check raises; at most one in ``PAUSE`` seconds.
+
+    Returns:
+        Whether it has just been done, here or elsewhere, so that looking again is worth while.
+    """
+    since = time.monotonic() - _tried
+    if _busy or since < PAUSE:
+        return since < JUST_NOW
     carry_out(None)
     return True
 
@@ -145,7 +175,7 @@ def _cached(name: str, give_back: Callable[[Any], int | None]) -> Step:
         freed = give_back(sys.modules[name])
 
     step = _measured(name, act)
-    return step._replace(freed=freed) if freed is not None else step
+    return step if freed is None else Step(step.name, freed, step.seconds, step.failed)
 
 
 def _collect() -> None:

@@ -50,6 +50,8 @@ pub enum Word {
     Trial(Option<u32>),
     /// `X_OOMGUARD_CHECKPOINT=1`: what was done until now is safe.
     Checkpoint,
+    /// `X_OOMGUARD_RELIEVED=`: it has given back so many bytes.
+    Relieved(Bytes),
 }
 
 /// What the kernel said about a job's cgroup.

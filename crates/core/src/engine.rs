@@ -317,6 +317,14 @@ impl Engine {
                 }
             }
             Word::Trial(_) | Word::Checkpoint => job.unsaved_since = now,
+            // An answer is worth a line; what a worker does of its own accord is not.
+            Word::Relieved(freed) => {
+                if std::mem::take(&mut job.owes_relief) {
+                    // It may be enough to take a request back.
+                    self.look_at = now;
+                    self.say(Event::Relieved { job: id, freed });
+                }
+            }
         }
     }
 

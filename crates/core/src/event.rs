@@ -174,6 +174,13 @@ pub enum Event {
         /// What it uses.
         usage: Bytes,
     },
+    /// It has done so.
+    Relieved {
+        /// Which.
+        job: JobId,
+        /// Bytes that it gave back, by its own measure.
+        freed: Bytes,
+    },
     /// The brake chose a job; what it does follows as events of its own.
     Brake {
         /// Which.

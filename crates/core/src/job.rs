@@ -78,6 +78,8 @@ pub struct Job {
     pub(crate) leak: LeakWatch,
     /// Asked to give back caches for its own limit's sake, and has not fallen since.
     pub(crate) relieved: bool,
+    /// Asked to give back caches, and has not said yet what that brought.
+    pub(crate) owes_relief: bool,
     /// Asked to stop its present work, and why.
     pub(crate) asked: Option<Cause>,
     /// Why it is being ended; the first cause stands.
@@ -117,6 +119,7 @@ impl Job {
             growth: Growth::default(),
             leak: LeakWatch::default(),
             relieved: false,
+            owes_relief: false,
             asked: None,
             cause: None,
             exit: None,

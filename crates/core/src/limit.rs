@@ -37,11 +37,11 @@ impl Engine {
         self.watch_for_leak(now, id, limit, usage);
         let job = self.job(id);
         job.relieved &= usage >= limit.percent(RELIEVED);
-        if usage >= limit.percent(RELIEVE) && !std::mem::replace(&mut job.relieved, true) {
+        let near = usage >= mark || will_reach(job, limit.minus(usage));
+        if (near || usage >= limit.percent(RELIEVE)) && !std::mem::replace(&mut job.relieved, true) {
             self.relieve(id);
         }
         let job = &self.jobs[id.index()];
-        let near = usage >= mark || will_reach(job, limit.minus(usage));
         let over = usage < limit.percent(RELIEVE) || job.was_asked_in_vain(Cause::Limit);
         if job.asked == Some(Cause::Limit) && over && !near {
             self.resume(id);
@@ -106,6 +106,7 @@ impl Engine {
         let job = self.job(id);
         let usage = job.usage.unwrap_or_default();
         if job.phase == Phase::Running && job.checks {
+            job.owes_relief = true;
             self.act(Effect::Relieve(id));
             self.say(Event::Relieve { job: id, usage });
         }

@@ -25,6 +25,10 @@ fn a_leak_under_cooperation_is_relieved_then_pruned_then_resumed() {
     let job = world.add(worker(Enforcement::Cgroup2), leak.cooperates());
     let relieve = world.until(secs(200), "relieve", |e| matches!(e, Event::Relieve { .. }));
     assert!(world.used(job) >= Bytes::gib(8).percent(80) && world.used(job) < Bytes::gib(8).percent(82));
+    world.until(millis(100), "relieved", |e| matches!(e, Event::Relieved { .. }));
+    world.input(Input::Heard(job, Word::Relieved(Bytes::gib(1))));
+    let said = world.story.events().filter(|(_, e)| matches!(e, Event::Relieved { .. })).count();
+    assert_eq!(said, 1, "one answer to one request");
     let prune = world.until(secs(60), "prune", |e| matches!(e, Event::Prune { .. }));
     assert!(prune > relieve && world.used(job) < Bytes::gib(8).percent(92), "{}", world.used(job));
     let resume = world.until(secs(5), "resume", |e| matches!(e, Event::Resume { .. }));

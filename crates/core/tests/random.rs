@@ -138,7 +138,7 @@ fn act() -> impl Strategy<Value = Act> {
         1 => prop::bool::weighted(0.3).prop_map(Act::Shutdown),
         1 => (job(), prop::bool::ANY).prop_map(|(j, ok)| Act::Exited(j, ok)),
         1 => job().prop_map(Act::Emptied),
-        3 => (job(), 0..6u8).prop_map(|(j, w)| Act::Heard(j, w)),
+        3 => (job(), 0..7u8).prop_map(|(j, w)| Act::Heard(j, w)),
         2 => (job(), 0..3u8).prop_map(|(j, e)| Act::Limit(j, e)),
         1 => job().prop_map(Act::Started),
         1 => job().prop_map(Act::StartFailed),
@@ -205,8 +205,15 @@ fn play(world: &mut World, act: &Act) {
             world.input(Input::StartFailed(JobId(job)))
         }
         Act::Heard(job, word) => {
-            let words =
-                [Word::Ready, Word::Stopping, Word::Alive, Word::Checks, Word::Trial(None), Word::Checkpoint];
+            let words = [
+                Word::Ready,
+                Word::Stopping,
+                Word::Alive,
+                Word::Checks,
+                Word::Trial(None),
+                Word::Checkpoint,
+                Word::Relieved(Bytes::mib(1)),
+            ];
             world.input(Input::Heard(JobId(job), words[usize::from(word)]));
         }
         Act::Limit(job, 0) => world.input(Input::Limit(JobId(job), LimitEvent::Soft)),

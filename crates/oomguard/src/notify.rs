@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use oomguard_core::Word;
+use oomguard_core::{Bytes, Word};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
     SocketType, UCred, bind, recvmsg, socket_with, sockopt,
@@ -167,6 +167,7 @@ fn parse_line(line: &str) -> Option<Said> {
         ("WATCHDOG", "1") => Word::Alive,
         ("X_OOMGUARD_CHECKS", "1") => Word::Checks,
         ("X_OOMGUARD_CHECKPOINT", "1") => Word::Checkpoint,
+        ("X_OOMGUARD_RELIEVED", bytes) => Word::Relieved(Bytes(bytes.parse().ok()?)),
         ("X_OOMGUARD_TRIAL", "") => Word::Trial(None),
         ("X_OOMGUARD_TRIAL", number) => Word::Trial(Some(number.parse().ok()?)),
         _ => return None,
@@ -216,8 +217,10 @@ mod tests {
 
     #[test]
     fn every_word_of_the_protocol_is_known() {
-        let all = b"STOPPING=1\nWATCHDOG=1\nX_OOMGUARD_CHECKPOINT=1\nX_OOMGUARD_CHECKS=1";
-        let want = [Word::Stopping, Word::Alive, Word::Checkpoint, Word::Checks].map(Said::Word);
+        let all =
+            b"STOPPING=1\nWATCHDOG=1\nX_OOMGUARD_CHECKPOINT=1\nX_OOMGUARD_CHECKS=1\nX_OOMGUARD_RELIEVED=4096";
+        let relieved = Word::Relieved(Bytes::kib(4));
+        let want = [Word::Stopping, Word::Alive, Word::Checkpoint, Word::Checks, relieved].map(Said::Word);
         assert_eq!(parse(all), (want.to_vec(), 0));
     }
 

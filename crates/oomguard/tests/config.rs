@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use oomguard::amount::Amount;
-use oomguard::config::{self, Config, EXAMPLE, OnLimit, Overrides, Restart};
+use oomguard::config::{self, Config, EXAMPLE, Malloc, OnLimit, Overrides, Restart};
 use oomguard::error::Error;
 use oomguard_core::{Bytes, Enforcement};
 
@@ -61,6 +61,19 @@ fn the_example_says_the_defaults() {
 }
 
 #[test]
+fn malloc_is_left_alone_where_somebody_has_set_it() {
+    let nobody = |_: &str| None;
+    assert_eq!(Malloc::Tight.env(nobody).len(), 2);
+    assert_eq!(Malloc::Default.env(nobody), []);
+    for (name, value) in [("MALLOC_TRIM_THRESHOLD_", "1"), ("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")] {
+        let says = move |asked: &str| (asked == name).then(|| value.to_owned());
+        assert_eq!(Malloc::Tight.env(says), [], "{name}");
+    }
+    let other = |asked: &str| (asked == "GLIBC_TUNABLES").then(|| "glibc.rtld.nns=4".to_owned());
+    assert_eq!(Malloc::Tight.env(other).len(), 2);
+}
+
+#[test]
 fn every_key_is_understood() {
     let config = load(
         "state_dir = 'state'\ncgroup_parent = '/a/b'\n\
@@ -68,7 +81,7 @@ fn every_key_is_understood() {
          [log]\ndir = '/var/log/x'\nmax_size = '1MiB'\nkeep = 3\n\
          [pool.b]\ncommand = ['x']\ncount = 3\nenv = { A = 'a', B = 1, C = true, D = 0.5 }\ncwd = '/'\n\
          memory_limit = '25%'\nmax_age = 90\ngrace = '1m30s'\nprune_patience = '250ms'\ntimeout = '2h'\n\
-         on_limit = 'process'\nrestart = 'always'\n\
+         on_limit = 'process'\nrestart = 'always'\nmalloc = 'default'\n\
          [pool.a]\ncommand = ['y']\nmemory_limit = 'none'\nmax_age = 'none'\nrestart = 'never'\n\
          [audit]\nanything = 1\n[test]\nmore = 2\n",
     )

@@ -514,6 +514,7 @@ assert page[:8] == b"OOMGUARD" and field(8, "I") == 1, page[:16]
 say = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 say.sendto(b"X_OOMGUARD_CHECKS=1", os.environ["NOTIFY_SOCKET"])
 log = open("page.log", "w", buffering=1)
+assert os.environ["MALLOC_TRIM_THRESHOLD_"] == "65536" and os.environ["MALLOC_MMAP_THRESHOLD_"] == "131072"
 def wait(stop):
     end = time.monotonic() + 10
     while field(12, "I") & 0xff != stop:

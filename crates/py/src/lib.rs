@@ -174,8 +174,6 @@ fn started(py: Python<'_>) -> PyResult<()> {
     if monitor::is_started() {
         return Ok(());
     }
-    // What runs when memory is short is loaded before anybody can ask for it: a module that is loaded halfway is none.
-    py.import("oomguard._relief")?;
     let unusable_page = sampler::start().map_err(PyValueError::new_err)?;
     if let Some(why) = unusable_page.and_then(|why| std::ffi::CString::new(why).ok()) {
         PyErr::warn(py, &py.get_type::<PyRuntimeWarning>(), &why, 1)?;

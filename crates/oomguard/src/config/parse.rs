@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::source::Source;
 use super::table::{Table, Value, scalar};
-use super::{Config, Log, Memory, OnLimit, Pool, Restart};
+use super::{Config, Log, Malloc, Memory, OnLimit, Pool, Restart};
 use crate::error::Error;
 
 /// More workers than any machine has memory for.
@@ -48,6 +48,7 @@ pub(super) fn default_pool(name: &str, command: Vec<String>, base: &Path) -> Poo
         command,
         count: 2,
         env: BTreeMap::new(),
+        malloc: Malloc::Tight,
         cwd: base.to_owned(),
         memory_limit: job.limit,
         max_age: job.max_age,
@@ -235,6 +236,8 @@ fn pool(
     let restarts =
         [("on-failure", Restart::OnFailure), ("always", Restart::Always), ("never", Restart::Never)];
     pool.restart = table.word("restart", &restarts)?.unwrap_or(pool.restart);
+    let mallocs = [Malloc::Tight, Malloc::Default].map(|malloc| (malloc.name(), malloc));
+    pool.malloc = table.word("malloc", &mallocs)?.unwrap_or(pool.malloc);
     table.finish()?;
     if command.is_none() {
         let error = source.error(name.span(), &format!("`{shown}` has no `command`"));

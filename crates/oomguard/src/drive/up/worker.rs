@@ -156,6 +156,10 @@ impl Up {
         for (key, value) in &worker.pool.env {
             set(key, value.into());
         }
+        let says = |name: &str| worker.pool.env.get(name).cloned().or_else(|| std::env::var(name).ok());
+        for (key, value) in worker.pool.malloc.env(says) {
+            set(key, value.into());
+        }
         set("OOMGUARD_PAGE", page.into());
         set("OOMGUARD_STATE", self.state.path().into());
         set(JOB, token.into());

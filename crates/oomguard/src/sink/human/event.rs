@@ -128,6 +128,9 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
         Event::Relieve { job, usage } => {
             Tone::Plain.line(format!("🧹 {} asked to give back caches (mem: {})", name(job), gb2(*usage)))
         }
+        Event::Relieved { job, freed } => {
+            Tone::Plain.line(format!("🧹 {} gave back {}", name(job), gb2(*freed)))
+        }
         Event::Brake { job, cause, usage, limit, .. }
             if cause.is_own_footprint() =>
         {

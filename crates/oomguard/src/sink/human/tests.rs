@@ -138,6 +138,7 @@ fn every_event_has_its_line() {
             "📈 Worker 1 grows steadily by 2.0MB/s: reaches its limit in 12m (limit: 8.0GB)",
         ),
         (Event::Relieve { job, usage }, "🧹 Worker 1 asked to give back caches (mem: 2.50GB)"),
+        (Event::Relieved { job, freed: Bytes::mib(512) }, "🧹 Worker 1 gave back 512MB"),
         (
             Event::Brake {
                 job,
