@@ -118,6 +118,8 @@ def test_rows_that_do_not_fit_change_nothing():
     bad = rows_of([2, 3])
     with pytest.raises(ValueError, match=r"column `frame`: expected shape \(2, 2, 2\), given \(2, 2\)"):
         buffer.extend(**{**bad, "frame": bad["frame"][:, 0]})
+    with pytest.raises(TypeError, match="column `reward`: expected rows, given a single float"):
+        buffer.extend(**{**bad, "reward": 2.0})
     with pytest.raises(ValueError, match="differ in their number of rows"):
         buffer.extend(**{**bad, "frame": bad["frame"][:1]})
     assert held(buffer) == [1]

@@ -142,7 +142,7 @@ def test_a_folder_in_memory_counts_as_memory(monkeypatch):
     if not _mapping._is_tmpfs("/dev/shm"):
         pytest.skip("/dev/shm is no tmpfs here")
     monkeypatch.setattr(_room, "usable", lambda: (MIB, "a test"))
-    with pytest.raises(MemoryError, match="only 1.0 MiB"):
+    with pytest.raises(MemoryError, match=r"only 1\.0 MiB"):
         _mapping.reserve(2 * MIB, path="/dev/shm")
 
 
@@ -192,11 +192,11 @@ class Runtime:
     def __init__(self, code=0):
         self.code, self.calls = code, []
 
-    def cudaHostRegister(self, address, size, flags):  # noqa: N802
+    def cudaHostRegister(self, address, size, flags):
         self.calls.append(("register", address, size, flags))
         return self.code
 
-    def cudaHostUnregister(self, address):  # noqa: N802
+    def cudaHostUnregister(self, address):
         self.calls.append(("unregister", address))
         return 0
 

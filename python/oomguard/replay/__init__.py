@@ -20,8 +20,9 @@ try:
 except ImportError as error:
     raise ImportError("oomguard.replay needs NumPy: pip install 'oomguard[replay]'") from error
 
-from oomguard.replay._buffer import Batch, Buffer
+from oomguard.replay._buffer import Buffer
 from oomguard.replay._columns import Column
+from oomguard.replay._gather import Batch
 from oomguard.replay._writer import Writer
 
 __all__ = ["Batch", "Buffer", "Column", "Writer"]

@@ -7,20 +7,19 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
 from oomguard.replay import _archive
-from oomguard.replay._columns import Column, Spec, count_of, parse
+from oomguard.replay._columns import Column, Spec, count_of, in_order, length_of, parse
+from oomguard.replay._gather import Batch, gather
 from oomguard.replay._ring import Ring
 from oomguard.replay._storage import Storage, make
 from oomguard.replay._writer import Writer
-
-Batch = dict[str, Any]
-"""Column name to rows: NumPy arrays, or torch tensors."""
 
 
 class Buffer:
     """A ring of ``capacity`` rows. Its memory is taken once, here; when it is full the oldest rows give way.
 
     Not for use by several threads at once. It cannot be pickled: hand workers a file (:meth:`save`), or let each have
-    its own. See :func:`oomguard.replay._mapping.reserve` for what a forked child sees.
+    its own. A forked child has the rows of that moment; what either side writes from then on costs a copy of its page,
+    so forking workers that live on can cost the payload again. (With ``path`` both write into the same rows.)
 
     Args:
         capacity: Rows at most.
@@ -117,7 +116,7 @@ class Buffer:
             TypeError, ValueError: A column is missing or too many, or a value does not fit (column, expected, given).
                 Nothing is appended then.
         """
-        values = row if not named and len(row) == len(self._names) else self._in_order(row, named)
+        values = row if not named and len(row) == len(self._names) else in_order(self._names, row, named)
         self._storage.put_row(self.ring.position, values)
         self.ring.advance(1)
 
@@ -129,8 +128,8 @@ class Buffer:
         Raises:
             TypeError, ValueError: As :meth:`push`. Nothing is appended then.
         """
-        values = self._in_order(columns, named)
-        counts = {name: len(value) for name, value in zip(self._names, values, strict=True)}
+        values = in_order(self._names, columns, named)
+        counts = {name: length_of(name, value) for name, value in zip(self._names, values, strict=True)}
         count = counts[self._names[0]]
         if set(counts.values()) != {count}:
             raise ValueError(f"columns differ in their number of rows: {counts}")
@@ -184,7 +183,7 @@ class Buffer:
 
     def take(self, places: Any, *, out: Mapping[str, Any] | None = None, tensors: bool = False) -> Batch:
         """Copies the rows at ``places``. See :meth:`sample` for the rest."""
-        return self._take(places, (), out, tensors)
+        return gather(self._storage, self._names, self.capacity, places, (), out, tensors)
 
     def sample(
         self,
@@ -214,7 +213,7 @@ class Buffer:
         for name in following:
             self._require_column(name)
         places = self.draw(batch_size, ahead=1 if following else 0, random=random)
-        return self._take(places, following, out, tensors)
+        return gather(self._storage, self._names, self.capacity, places, following, out, tensors)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows held, oldest first, as an ``.npz`` that ``numpy.load`` reads too. No copy in memory.
@@ -228,40 +227,19 @@ class Buffer:
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Replaces what is held by what :meth:`save` wrote. The file is read twice: it is verified before anything
-        changes. Needs no memory.
+        changes. Needs no memory. (If the disk fails between the two, the buffer is left empty.)
 
         Raises:
             FileNotFoundError: There is none.
             ValueError: Damaged, other columns, or more rows than ``capacity``. The buffer is unchanged then.
+            OSError: It cannot be read.
         """
         _archive.load(path, self._columns, self.ring, self._storage)
-
-    def _take(self, places: Any, following: tuple[str, ...], out: Mapping[str, Any] | None, tensors: bool) -> Batch:
-        given = {} if out is None else out
-        wanted = {name: (name, places) for name in self._names}
-        if following:
-            after = (places + 1) % self.capacity
-            wanted.update({f"next_{name}": (name, after) for name in following})
-        unknown = sorted(set(given) - set(wanted))
-        if unknown:
-            raise KeyError(f"`out` names `{unknown[0]}`; the batch has {', '.join(wanted)}")
-        return {key: self._storage.take(name, where, given.get(key), tensors) for key, (name, where) in wanted.items()}
 
     def require(self, columns: Iterable[Any], count: int) -> None:
         """Raises what :meth:`extend` of ``count`` rows, in the order of the columns, would raise; changes nothing."""
         for name, rows in zip(self._names, columns, strict=True):
             self._storage.fit(name, rows, count)
-
-    def _in_order(self, row: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
-        names = self._names
-        missing = [name for name in names[len(row) :] if name not in named]
-        unknown = [name for name in named if name not in names[len(row) :]]
-        if missing or unknown or len(row) > len(names):
-            wrong = [f"`{name}` is missing" for name in missing] + [f"`{name}` is not expected" for name in unknown]
-            if len(row) > len(names):
-                wrong.append(f"{len(row)} values given")
-            raise TypeError(f"a row is ({', '.join(names)}): {', '.join(wrong)}")
-        return (*row, *(named[name] for name in names[len(row) :]))
 
     def _require_column(self, name: str) -> None:
         if name not in self._columns:

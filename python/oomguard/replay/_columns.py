@@ -82,6 +82,30 @@ def conform(name: str, column: Column, value: object, shape: Shape) -> Array:
     return array
 
 
+def in_order(names: tuple[str, ...], row: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, ...]:
+    """The values of a row in the order of the columns, the first given in order and the others by name.
+
+    Raises:
+        TypeError: What is missing or too many.
+    """
+    rest = names[len(row) :]
+    missing = [f"`{name}` is missing" for name in rest if name not in named]
+    wrong = missing + [f"`{name}` is not expected" for name in named if name not in rest]
+    if len(row) > len(names):
+        wrong.append(f"{len(row)} values given")
+    if wrong:
+        raise TypeError(f"a row is ({', '.join(names)}): {', '.join(wrong)}")
+    return (*row, *(named[name] for name in rest))
+
+
+def length_of(name: str, rows: Any) -> int:
+    """How many rows ``rows`` holds. Raises TypeError if it is a single value."""
+    try:
+        return len(rows)
+    except TypeError as error:
+        raise TypeError(f"column `{name}`: expected rows, given a single {type(rows).__name__}") from error
+
+
 def numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """NumPy's name for a dtype, torch's included.
 

@@ -10,19 +10,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from oomguard.replay._mapping import reserve
+
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
 
 class SumTree:
-    """Priorities of ``size`` places, all 0 at first. Such a place is never drawn. 32 to 64 bytes a place."""
+    """Priorities of ``size`` places, all 0 at first. Such a place is never drawn.
+
+    Takes 32 to 64 bytes a place in a mapping of its own. Raises MemoryError where they do not fit.
+    """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._depth = max(0, size - 1).bit_length()
         self._leaves = 1 << self._depth
-        self._sums: Floats = np.zeros(2 * self._leaves)
-        self._minima: Floats = np.full(2 * self._leaves, np.inf)
+        memory = reserve(32 * self._leaves, f"priorities of {size:,} rows").view(np.float64)
+        self._sums: Floats = memory[: 2 * self._leaves]
+        self._minima: Floats = memory[2 * self._leaves :]
+        self._minima.fill(np.inf)
 
     @property
     def total(self) -> float:
