@@ -176,6 +176,7 @@ def test_missing_huge_pages_are_said(monkeypatch, caplog, tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_has_its_own_copy():
     view = _mapping.reserve(MIB)
     child = os.fork()

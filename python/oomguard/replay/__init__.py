@@ -1,13 +1,13 @@
 """Replay buffers that stay flat: one mapping of a fixed size, written in place. Needs NumPy; torch only where asked.
 
-    from oomguard.replay import Buffer
+    from oomguard.replay import Buffer, Column
 
     buffer = Buffer(100_000, {"state": 17, "action": 6, "reward": (), "done": Column((), "bool")})
     buffer.push(state=state, action=action, reward=1.0, done=False)
     batch = buffer.sample(256, following=("state",))
 
-An API that is handed finished trajectories holds three to five times its payload at the peak (the old trajectory, the
-new one, the buffer); rows written into place (:meth:`Buffer.push`, :meth:`Buffer.writer`) hold it once.
+An API that is handed finished trajectories holds at least three times its payload at the peak (the old trajectory, the
+new one, the buffer); where rows are written into place (:meth:`Buffer.push`, :meth:`Buffer.writer`) it is held once.
 ``python/bench/replay_cost.py`` measures it.
 
 ``oomguard.replay.elegantrl`` and ``oomguard.replay.elegantrl2022`` are drop-ins for two generations of ElegantRL.
