@@ -79,6 +79,25 @@ def test_a_flipped_bit_is_refused_or_does_not_matter(tmp_path):
     assert refused > 20 * 13, "at least every byte of the rows"
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_flipped_bit_far_inside_a_large_file_is_found_before_anything_changes(tmp_path, share):
+    """In a small one reading the header already reads all."""
+    path = tmp_path / "history.npz"
+    large = Buffer(100_000, {"state": 3})
+    large.extend(np.ones((100_000, 3)))
+    large.save(path)
+    with open(path, "r+b") as file:
+        file.seek(int(share * path.stat().st_size))
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
+    other = Buffer(100_000, {"state": 3})
+    other.push([7, 7, 7])
+    with pytest.raises(ValueError, match=r"`state\.npy` has a wrong checksum"):
+        other.load(path)
+    assert states(other) == [7]
+
+
 @pytest.mark.parametrize(
     ("columns", "said"),
     [({"state": 3}, "expected the columns state, found action, state"),

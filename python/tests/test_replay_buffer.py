@@ -195,11 +195,11 @@ def test_an_out_that_does_not_fit_is_refused(out, error, said):
 
 def test_nothing_is_drawn_from_too_few_rows():
     buffer = Buffer(8, ROW)
-    with pytest.raises(ValueError, match="holds 0 rows"):
+    with pytest.raises(ValueError, match="0 rows are held"):
         buffer.sample(1)
     buffer.push(**row_of(1))
     assert buffer.sample(2)["reward"].tolist() == [1, 1]
-    with pytest.raises(ValueError, match="1 later ones each: the buffer holds 1 rows"):
+    with pytest.raises(ValueError, match="1 later ones each: 1 rows are held"):
         buffer.sample(1, following=("state",))
 
 
@@ -248,6 +248,22 @@ def test_a_wrong_column_is_named():
         _ = Buffer(2, ROW)["price"]
     with pytest.raises(KeyError, match="no column `price`"):
         Buffer(2, ROW).sample(1, following=("price",))
+
+
+def test_rows_can_be_taken_by_place():
+    buffer = Buffer(4, ROW)
+    buffer.extend(**rows_of(range(6)))
+    assert buffer.take(np.array([3, 0, 3]))["reward"].tolist() == [3, 4, 3]
+    for place in (-1, 4):
+        with pytest.raises(IndexError, match="places are 0 to 3"):
+            buffer.take(np.array([0, place]))
+
+
+def test_a_following_that_is_a_column_already_is_refused():
+    buffer = Buffer(4, {"state": 2, "next_state": 2})
+    buffer.extend(np.zeros((3, 2)), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="there is a column `next_state`"):
+        buffer.sample(2, following=("state",))
 
 
 def test_it_is_not_copied_by_accident():

@@ -86,8 +86,7 @@ class Buffer:
 
     def __repr__(self) -> str:
         names = ", ".join(f"{name}: {column.dtype}{list(column.shape)}" for name, column in self._columns.items())
-        where = "" if self.device is None else f" on {self.device}"
-        return f"<Buffer {len(self)}/{self.capacity} rows{where} ({names})>"
+        return f"<Buffer {len(self)}/{self.capacity} rows ({names})>"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
@@ -121,9 +120,7 @@ class Buffer:
         self.ring.advance(1)
 
     def extend(self, *columns: Any, **named: Any) -> None:
-        """Appends rows: per column ``(n, *shape)``, NumPy or torch. Of more than ``capacity`` only the last are kept.
-
-        Costs the payload a second time as long as the caller holds what is appended.
+        """Appends rows: per column ``(n, *shape)``, NumPy or torch. Of more than ``capacity`` the last are kept.
 
         Raises:
             TypeError, ValueError: As :meth:`push`. Nothing is appended then.
@@ -176,13 +173,19 @@ class Buffer:
         high = self.ring.size - ahead
         if high < 1 or batch_size < 1:
             raise ValueError(
-                f"cannot draw {batch_size} rows with {ahead} later ones each: the buffer holds {self.ring.size} rows"
+                f"cannot draw {batch_size} rows with {ahead} later ones each: {self.ring.size} rows are held"
             )
         ages = self._storage.draw(high, batch_size, random)
         return (ages + self.ring.tail % self.capacity) % self.capacity
 
     def take(self, places: Any, *, out: Mapping[str, Any] | None = None, tensors: bool = False) -> Batch:
-        """Copies the rows at ``places``. See :meth:`sample` for the rest."""
+        """Copies the rows at ``places`` (0 to ``capacity - 1``). See :meth:`sample` for the rest.
+
+        Raises:
+            IndexError: There is no such place.
+        """
+        if len(places) and not (int(places.min()) >= 0 and int(places.max()) < self.capacity):
+            raise IndexError(f"places are 0 to {self.capacity - 1}, given {places.min()} to {places.max()}")
         return gather(self._storage, self._names, self.capacity, places, (), out, tensors)
 
     def sample(
@@ -206,19 +209,21 @@ class Buffer:
             random: As :meth:`draw`.
 
         Raises:
-            ValueError: Too few rows, or ``out`` does not fit.
             KeyError: There is no such column.
+            ValueError: Too few rows, ``out`` does not fit, or ``next_NAME`` is a column already.
         """
         following = tuple(following)
         for name in following:
             self._require_column(name)
+            if f"next_{name}" in self._columns:
+                raise ValueError(f"`following` cannot name `{name}`: there is a column `next_{name}`")
         places = self.draw(batch_size, ahead=1 if following else 0, random=random)
         return gather(self._storage, self._names, self.capacity, places, following, out, tensors)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the rows held, oldest first, as an ``.npz`` that ``numpy.load`` reads too. No copy in memory.
 
-        Atomic: whatever happens, the old file stays until the new one is complete and on the disk.
+        Atomic: the old file stays until the new one is complete and on the disk.
 
         Raises:
             OSError: It cannot be written.
@@ -227,12 +232,11 @@ class Buffer:
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Replaces what is held by what :meth:`save` wrote. The file is read twice: it is verified before anything
-        changes. Needs no memory. (If the disk fails between the two, the buffer is left empty.)
+        changes. Needs no memory.
 
         Raises:
-            FileNotFoundError: There is none.
             ValueError: Damaged, other columns, or more rows than ``capacity``. The buffer is unchanged then.
-            OSError: It cannot be read.
+            OSError: There is none, or the disk failed in the second reading: then the buffer is empty.
         """
         _archive.load(path, self._columns, self.ring, self._storage)
 

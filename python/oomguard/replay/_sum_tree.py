@@ -55,6 +55,8 @@ class SumTree:
         """
         nodes = self._leaves + self._inside(places)
         values = np.broadcast_to(np.asarray(priorities, dtype=np.float64), nodes.shape)
+        if not nodes.size:
+            return
         wrong = ~(np.isfinite(values) & (values >= 0))
         if wrong.any():
             raise ValueError(
@@ -62,8 +64,10 @@ class SumTree:
             )
         self._sums[nodes] = values
         self._minima[nodes] = np.where(self._sums[nodes] > 0, self._sums[nodes], np.inf)
+        nodes = np.unique(nodes)
         for _ in range(self._depth):
-            nodes = np.unique(nodes >> 1)
+            nodes = nodes >> 1
+            nodes = nodes[np.concatenate(([True], nodes[1:] != nodes[:-1]))]  # sorted, so each parent once
             self._sums[nodes] = self._sums[2 * nodes] + self._sums[2 * nodes + 1]
             self._minima[nodes] = np.minimum(self._minima[2 * nodes], self._minima[2 * nodes + 1])
 
