@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -167,6 +168,49 @@ def test_a_kill_at_any_step_of_a_save_leaves_the_old_or_the_new(tmp_path, run):
     assert found[0] == 1
     assert found == sorted(found), "old, old, ..., new"
     assert not (tmp_path / "history.npz.part").exists(), "the leftover was used"
+
+
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+    path = tmp_path / "history.npz"
+    filled(5, 5).save(path)
+    whole = path.read_bytes()
+    with open(path, "rb") as reader:
+        filled(50, 50, first=50).save(path)
+        assert reader.read() == whole
+    assert path.read_bytes() != whole
+
+
+def test_a_leftover_of_a_killed_save_is_overwritten_whole(tmp_path):
+    (tmp_path / "history.npz.part").write_bytes(b"x" * 100_000)
+    filled(5, 5).save(tmp_path / "history.npz")
+    filled(5, 5).save(tmp_path / "fresh.npz")
+    assert (tmp_path / "history.npz").read_bytes() == (tmp_path / "fresh.npz").read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["fresh.npz", "history.npz"]
+
+
+def test_savers_of_one_file_take_turns(tmp_path):
+    """Eight threads save different histories to one path: whole files only, nobody's error."""
+    path = tmp_path / "history.npz"
+    errors = []
+
+    def save(number):
+        try:
+            for _ in range(5):
+                filled(5, 5, first=10 * number).save(path)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    buffer = Buffer(5, ROW)
+    buffer.load(path)
+    assert states(buffer)[0] % 10 == 0
+    assert states(buffer) == list(range(states(buffer)[0], states(buffer)[0] + 5))
+    assert os.listdir(tmp_path) == ["history.npz"]
 
 
 def test_an_error_in_a_save_leaves_the_old_file(tmp_path, monkeypatch):
