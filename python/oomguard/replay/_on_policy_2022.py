@@ -19,7 +19,7 @@ HEADROOM = 4
 """Times the rows of the first round: the cap where none was given. A round ends with its episode, so rounds differ."""
 
 
-class ReplayBufferList(list):  # type: ignore[type-arg]
+class ReplayBufferList(list[Any]):
     """After each round: state ``(n, S)``, reward ``(n, 1)``, mask ``(n, 1)``, action ``(n, A)`` and noise ``(n, A)``.
 
     They are views of one mapping, which is never made anew: a tensor of an earlier round shows the rows of the next.
@@ -64,9 +64,8 @@ class ReplayBufferList(list):  # type: ignore[type-arg]
             raise ValueError("`state_dim` and `action_dim` go together")
         self.rows: Buffer | None = None
         self._capacity = capacity
-        self._options: dict[str, Any] = {"device": device}
-        if device is None:
-            self._options = {"path": path, "touch": touch, "huge_pages": huge_pages, "pin": pin}
+        self._options: dict[str, Any] = {"path": path, "touch": touch, "huge_pages": huge_pages, "pin": pin}
+        self._options["device"] = device
         if capacity is not None and state_dim is not None and action_dim is not None:
             noise = action_dim if noise_dim is None else noise_dim
             columns = dict(zip(NAMES, (state_dim, 1, 1, action_dim, noise), strict=True))

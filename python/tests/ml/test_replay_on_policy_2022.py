@@ -125,6 +125,8 @@ def test_what_was_not_told_is_asked_for():
         ReplayBufferList().push(0, 0, 0, 0, 0)
     with pytest.raises(ValueError, match="`capacity` too"):
         ReplayBufferList(device="cpu")
+    with pytest.raises(ValueError, match="are for host memory"):
+        ReplayBufferList(10, S, A, device="cpu", pin=True)
     with pytest.raises(ValueError, match="go together"):
         ReplayBufferList(10, S)
     with pytest.raises(ValueError, match="the round is empty"):
