@@ -278,3 +278,11 @@ def test_a_training_loop_of_theirs(tmp_path):
             buffer.save_or_load_history(str(tmp_path), if_save=False)
             assert buffer.cur_size == 200
     assert losses[-1] < losses[0] / 10
+
+
+def test_nothing_is_cumulated_for_rows_that_are_gone():
+    buffer = ReplayBuffer(10, S, A)
+    buffer.update(horizon(0, 8, 1))
+    buffer.rows.clear()
+    buffer.update_cum_rewards(lambda rewards, undones: pytest.fail("asked for rows that are gone"))
+    assert not buffer.cum_rewards.any()
