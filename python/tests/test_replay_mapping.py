@@ -99,7 +99,28 @@ except MemoryError as error:
     result = run(code, OOMGUARD_PAGE=str(page.path))
     fits, said = result.stdout.splitlines()
     assert fits == str(100 * MIB)
-    assert "needs 201.0 MiB, but only 200.0 MiB can be used (the job's limit of 300.0 MiB less the 100.0 MiB" in said
+    assert (
+        "needs 201.0 MiB, but only 200.0 MiB can be used (the limit of the job, 300.0 MiB, less the 100.0 MiB in use)"
+        in said
+    )
+
+
+def test_inside_a_guard_its_limit_counts(run):
+    code = """
+import oomguard
+from oomguard.replay import Buffer
+with oomguard.guard(limit=oomguard._core.resident() + (100 << 20)):
+    print(Buffer(40 << 20, {"x": ()}, dtype="uint8").nbytes)
+    try:
+        Buffer(400 << 20, {"x": ()}, dtype="uint8")
+    except MemoryError as error:
+        print(error)
+"""
+    result = run(code)
+    fits, said = result.stdout.splitlines()
+    assert fits == str(40 * MIB), result.stderr
+    assert "needs 400.0 MiB, but only" in said
+    assert "(the limit of this process's guard, " in said
 
 
 def test_memory_that_cannot_be_read_is_said_and_not_taken_for_none(monkeypatch, caplog):

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from oomguard import _core
 from oomguard.replay._columns import Column
 from oomguard.replay._replace import replacing
 from oomguard.replay._ring import Ring
@@ -55,13 +56,14 @@ def load(path: str | os.PathLike[str], columns: Mapping[str, Column], ring: Ring
         except Exception as error:
             # Damage can come out of zipfile as nearly anything: BadZipFile, EOFError, NotImplementedError, zlib.error.
             raise ValueError(f"`{os.fspath(path)}` cannot be loaded, and nothing was changed: {error}") from error
-        ring.clear()
-        for name in columns:
-            with archive.open(f"{name}.npy") as member:
-                _read_header(member)
-                for chunk in storage.fill(name, rows):
-                    _read_into(member, chunk)
-        ring.advance(rows)
+        with _core.Shield():  # an interrupt in the middle would leave neither the old rows nor the new
+            ring.clear()
+            for name in columns:
+                with archive.open(f"{name}.npy") as member:
+                    _read_header(member)
+                    for chunk in storage.fill(name, rows):
+                        _read_into(member, chunk)
+            ring.advance(rows)
 
 
 def matches(path: str | os.PathLike[str], columns: Mapping[str, Column]) -> bool:

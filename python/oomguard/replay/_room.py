@@ -16,18 +16,20 @@ REMEDY = "lower the capacity, keep the rows on a disk (`path=`), or allocate lat
 def usable() -> tuple[int | None, str]:
     """Bytes that this process may still take, and how that is reckoned, for people.
 
-    It is what is available (under every cgroup limit above this process) less the reserve, or what the guard's limit
-    leaves this job, whichever is smaller. ``None``: memory cannot be read here, and the text says why. Costs 20 µs.
+    It is what is available (under every cgroup limit above this process) less the reserve, or what the limit of this
+    job, or of a ``guard(limit=...)`` around, leaves: whichever is smallest. ``None``: memory cannot be read here, and
+    the text says why. Costs 20 µs.
     """
     seen = _core.snapshot()
     if seen.available is None:
         return None, seen.unknown or "available memory is not known"
     room = max(0, seen.available - seen.reserve)
     why = f"{size(seen.available)} available less the reserve of {size(seen.reserve)}"
-    if seen.guarded and seen.limit is not None and seen.usage is not None:
-        left = max(0, seen.limit - seen.usage)
-        if left < room:
-            return left, f"the job's limit of {size(seen.limit)} less the {size(seen.usage)} that it uses"
+    limits = (("the job", seen.limit, seen.usage), ("this process's guard", seen.own_limit, seen.own_usage))
+    for who, limit, usage in limits:
+        if limit is not None and usage is not None and limit - usage < room:
+            room = max(0, limit - usage)
+            why = f"the limit of {who}, {size(limit)}, less the {size(usage)} in use"
     return room, why
 
 
