@@ -1,0 +1,14 @@
+"""Lines between pytest's own dots."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def say(config: pytest.Config, text: str) -> None:
+    """Writes a line of its own; nothing where pytest has no terminal (``-p no:terminal``)."""
+    # Looked up late: plugins are configured before the reporter is there.
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        reporter.ensure_newline()
+        reporter.write_line(text)
