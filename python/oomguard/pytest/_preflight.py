@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from oomguard.pytest import _holders, _ram, _vram
+from oomguard.pytest import _holders, _ram, _terminal, _vram
 from oomguard.pytest._settings import Settings
 from oomguard.pytest._size import shown
 
@@ -15,7 +15,8 @@ EX_TEMPFAIL = 75
 class Preflight:
     """Compares the machine's RAM and VRAM with ``settings``; what is unknown refuses nothing, and is said."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._config = config
         self._settings = settings
         self._unknown: list[str] = []
 
@@ -29,6 +30,9 @@ class Preflight:
         problems = [*self._ram(self._settings.ram_preflight), *self._vram(self._settings.vram_preflight)]
         if problems:
             pytest.exit("oomguard: no room to run tests: " + "\n".join(problems), returncode=EX_TEMPFAIL)
+        if self._config.getoption("verbose") < 0:  # then there is no header
+            for text in self.pytest_report_header():
+                _terminal.say(self._config, text)
 
     def pytest_report_header(self) -> list[str]:
         """What could not be looked at."""

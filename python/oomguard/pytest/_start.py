@@ -35,7 +35,7 @@ def start(config: pytest.Config) -> None:
     if settings.shown or settings.ram_preflight is not None or settings.vram_preflight is not None:
         from oomguard.pytest import _preflight
 
-        config.pluginmanager.register(_preflight.Preflight(settings), _preflight.NAME)
+        config.pluginmanager.register(_preflight.Preflight(config, settings), _preflight.NAME)
 
 
 def start_for_marks(config: pytest.Config, marked: list[pytest.Item]) -> None:
