@@ -49,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.UsageError: An option or an ini value has no meaning.
     """
     config.addinivalue_line("markers", MARK_LINE)
-    if os.environ.get("OOMGUARD_TEST_FD"):
+    if os.environ.get("OOMGUARD_TEST_FD") or "oomguard_heartbeat" in getattr(config, "workerinput", ()):
         from oomguard.pytest import _heartbeat
 
         _heartbeat.pytest_configure(config)

@@ -28,6 +28,7 @@ import json
 import os
 import select
 import stat
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,7 @@ from oomguard.pytest import _start
 from oomguard.pytest._outcome import Outcome
 
 NAME = "oomguard-heartbeat"
+WANTED = "oomguard_heartbeat"
 VARIABLE = "OOMGUARD_TEST_FD"
 LONGEST = select.PIPE_BUF
 ROOM = 1 << 20
@@ -42,9 +44,13 @@ ROOM = 1 << 20
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Takes the descriptor, if there is one."""
+    """Takes the descriptor, if there is one; in a worker of pytest-xdist measures, if the controller has one."""
     given = os.environ.pop(VARIABLE, None)
-    if not given or _start.is_worker(config):
+    if _start.is_worker(config):
+        if wanted_by_controller(config):
+            _start.measure(config, "never")
+        return
+    if not given:
         return
     try:
         pipe = Pipe(int(given))
@@ -114,6 +120,11 @@ class Heartbeat:
         """Measures, if nothing else has asked for it."""
         _start.measure(self._config, "never")
 
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """A worker of pytest-xdist is about to start."""
+        node.workerinput[WANTED] = True
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """What will run."""
         self._collected([item.nodeid for item in session.items])
@@ -169,6 +180,11 @@ class Heartbeat:
             chunk.append(one)
             used += length
         self._pipe.send("collected", count=len(ids), ids=chunk)
+
+
+def wanted_by_controller(config: pytest.Config) -> bool:
+    """In a worker: whether the controller tells somebody what the tests do."""
+    return bool(getattr(config, "workerinput", {}).get(WANTED))
 
 
 def encoded(event: str, fields: dict[str, object]) -> bytes:

@@ -11,4 +11,6 @@ def say(config: pytest.Config, text: str) -> None:
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reporter.ensure_newline()
+        if config.get_terminal_writer().width_of_current_line:  # pytest-xdist's dots are no line to the reporter
+            config.get_terminal_writer().line()
         reporter.write_line(text)
