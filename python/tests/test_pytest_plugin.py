@@ -151,6 +151,7 @@ def test_every_test_has_its_line_but_not_with_q(inner):
     assert re.search(f"^{line}", inner.run("--oomguard").out, re.MULTILINE)
     quiet = inner.run("--oomguard", "-q").out
     assert "oomguard: test_a.py" not in quiet
+    assert "MEMORY-PROFILE" not in quiet
     assert "largest peaks" in quiet
 
 

@@ -25,16 +25,18 @@ def of_ram() -> tuple[list[Holder], str | None]:
     """The largest resident sets but our own, shared pages included, or why there are none. 5 ms for 100 processes."""
     page, found = os.sysconf("SC_PAGE_SIZE"), []
     try:
-        pids = [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+        pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]
     except OSError as error:
         return [], f"/proc cannot be read: {error.strerror}"
     for pid in pids:
+        if pid == os.getpid():
+            continue
         try:
             found.append((int(_read(pid, "statm").split()[1]) * page, pid))
         except (OSError, IndexError, ValueError):
             continue  # it has ended meanwhile, or is another user's under hidepid
     found = sorted(found, reverse=True)[:MOST]
-    return [Holder(pid, name(pid), size) for size, pid in found if size], None
+    return [Holder(pid, command(pid), size) for size, pid in found if size], None
 
 
 def of_vram() -> tuple[list[Holder], str | None]:
@@ -46,7 +48,7 @@ def of_vram() -> tuple[list[Holder], str | None]:
     for line in out.splitlines():
         pid, _, used = line.partition(",")
         try:
-            found.append(Holder(int(pid), name(int(pid)), int(float(used) * (1 << 20))))
+            found.append(Holder(int(pid), command(int(pid)), int(float(used) * (1 << 20))))
         except ValueError:
             continue  # `[N/A]`: another container's
     if not found:
@@ -54,7 +56,7 @@ def of_vram() -> tuple[list[Holder], str | None]:
     return sorted(found, key=lambda one: -one.size)[:MOST], None
 
 
-def name(pid: int) -> str:
+def command(pid: int) -> str:
     """Its command line, shortened; in brackets the bare name where there is none."""
     try:
         words = _read(pid, "cmdline").replace("\0", " ").split()

@@ -57,7 +57,7 @@ class Ledger:
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._settings = settings
-        self._lines = settings.shown and config.getoption("verbose") >= 0
+        self._lines = settings.shown and config.getoption("verbose", 0) >= 0
         self._config = config
         self._running: dict[tuple[str | None, str], Outcome] = {}
         self._entries: list[Entry] = []
@@ -121,7 +121,7 @@ class Ledger:
             terminalreporter.write_line(f"error: {self._broken}", red=True)
 
     def _pass_on(self, lines: Iterable[str]) -> None:
-        for text in lines if self._settings.shown else ():
+        for text in lines if self._lines else ():
             _terminal.say(self._config, text)
 
 

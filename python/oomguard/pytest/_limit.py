@@ -11,6 +11,7 @@ from collections.abc import Generator
 
 import pytest
 
+import oomguard
 from oomguard.pytest import _mark
 from oomguard.pytest._footprint import Reading
 from oomguard.pytest._measure import Measure
@@ -82,8 +83,12 @@ class Limit:
 
 
 def _watch(limit: int | None) -> contextlib.AbstractContextManager[object]:
-    """Ends the test with ``MemoryError`` as soon as the resident set exceeds ``limit`` bytes."""
-    return contextlib.nullcontext()
+    """Ends the test with ``MemoryError`` as soon as the resident set reaches ``limit`` bytes; judges nothing else."""
+    guard = getattr(oomguard, "guard", None)
+    if limit is None or guard is None:
+        return contextlib.nullcontext()
+    watcher: contextlib.AbstractContextManager[object] = guard(warn=0, critical=0, limit=limit, interrupt=True)
+    return watcher
 
 
 def _compare(reading: Reading, limit: int, what: str, of: str, where: str) -> str | None:

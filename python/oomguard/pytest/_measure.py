@@ -11,7 +11,7 @@ its setup up to the end of the report's phase; the teardown's, which JUnit XML t
   variables
 - ``oomguard_vram_before``, ``..._after``, ``..._peak``: what torch has allocated, once it uses CUDA in this process
 
-Costs some 50 microseconds a test, and a garbage collection where one is tried.
+Costs some 100 microseconds a test, and a garbage collection where one is tried.
 """
 
 from __future__ import annotations

@@ -17,7 +17,8 @@ class Outcome:
         """Takes one phase in. Of a test that runs again, the last run counts."""
         if report.when == "setup":
             self.word = "passed"
-        self.seconds += report.duration
+        if not hasattr(report, "context"):  # a subtest is a part of its test's call
+            self.seconds += report.duration
         self.properties = dict(report.user_properties)
         expected = hasattr(report, "wasxfail")
         if report.failed:

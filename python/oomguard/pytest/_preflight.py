@@ -30,13 +30,13 @@ class Preflight:
         problems = [*self._ram(self._settings.ram_preflight), *self._vram(self._settings.vram_preflight)]
         if problems:
             pytest.exit("oomguard: no room to run tests: " + "\n".join(problems), returncode=EX_TEMPFAIL)
-        if self._config.getoption("verbose") < 0:  # then there is no header
-            for text in self.pytest_report_header():
-                _terminal.say(self._config, text)
+        if self._config.getoption("verbose", 0) < 0:  # then there is no header
+            for text in self._unknown:
+                _terminal.say(self._config, f"oomguard: {text}")
 
     def pytest_report_header(self) -> list[str]:
-        """What could not be looked at."""
-        return [f"oomguard: {what}" for what in self._unknown]
+        """What could not be looked at, unless the ledger's line says so."""
+        return [] if self._settings.shown else [f"oomguard: {text}" for text in self._unknown]
 
     def _ram(self, most: float | None) -> list[str]:
         if most is None:

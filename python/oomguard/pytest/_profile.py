@@ -23,7 +23,7 @@ NAME = "oomguard-profile"
 
 
 class Profile:
-    """Writes the lines to ``settings.profile``, and with ``settings.shown`` to the terminal.
+    """Writes the lines to ``settings.profile``, and with ``settings.shown`` to the terminal, but not with ``-q``.
 
     Raises:
         pytest.UsageError: The file cannot be opened.
@@ -31,8 +31,8 @@ class Profile:
 
     def __init__(self, config: pytest.Config, settings: Settings) -> None:
         self._config = config
-        self._shown = settings.shown
-        self._unsent: list[str] | None = [] if settings.shown and hasattr(config, "workerinput") else None
+        self._shown = settings.shown and config.getoption("verbose", 0) >= 0
+        self._unsent: list[str] | None = [] if self._shown and hasattr(config, "workerinput") else None
         self._open: str | None = None
         self._file: int | None = None
         if settings.profile:

@@ -24,7 +24,7 @@ def read() -> Ram:
     """Read afresh: 20 to 50 microseconds."""
     try:
         seen = _core.snapshot()
-    except ValueError as error:  # a setting in the environment
+    except (ValueError, RuntimeWarning) as error:  # a setting in the environment; a guard's page, under `-W error`
         return Ram(unknown=str(error))
     if seen.available is None or not seen.total:
         return Ram(unknown=seen.unknown or "not read yet")

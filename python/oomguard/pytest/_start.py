@@ -32,7 +32,7 @@ def start(config: pytest.Config) -> None:
         from oomguard.pytest import _ledger
 
         config.pluginmanager.register(_ledger.Ledger(config, settings), _ledger.NAME)
-    if settings.shown or settings.ram_preflight is not None or settings.vram_preflight is not None:
+    if settings.ram_preflight is not None or settings.vram_preflight is not None:
         from oomguard.pytest import _preflight
 
         config.pluginmanager.register(_preflight.Preflight(config, settings), _preflight.NAME)
