@@ -37,7 +37,7 @@ OUTCOMES = {
     "TestClass::test_inherits": "failed",
     "TestClass::test_closest": "passed",
     "TestClass::test_combined": "failed",
-    "test_skips": "skipped",
+    "test_skips": "failed",
     "test_setup_counts": "failed",
     "test_expected": "xfailed",
 }
@@ -56,7 +56,7 @@ def test_a_mark_counts_without_any_option(inner):
     inner.write(test_a=LIMITS)
     result = inner.run("--strict-markers", "-W", "error")
     assert result.code == 1, result
-    assert "4 failed, 2 passed, 1 skipped, 1 xfailed" in result.out
+    assert "5 failed, 2 passed, 1 xfailed" in result.out
     assert "error" not in result.out.splitlines()[-1]
     assert "(oomguard)" not in result.out, "no summary was asked for"
 
@@ -73,7 +73,7 @@ def test_the_message_names_limit_peak_start_and_remedy(inner):
     found = re.search(shape, out)
     assert found, out
     grown, before, peak = map(float, found.groups())
-    assert grown == pytest.approx(60, abs=4)
+    assert 20 < grown < 64, "up to 60: the watcher may have given its reserve back meanwhile"
     assert peak - before == pytest.approx(grown, abs=0.2)
 
 
@@ -106,8 +106,8 @@ def test_both():
 """
     )
     out = inner.run().out
-    assert "assert 1 == 2" in out
-    assert "memory limit exceeded: the test grew by" in out
+    assert out.count("memory limit exceeded: the test grew by") == 1 + ("limit exceeded" in out.splitlines()[-2])
+    assert "assert 1 == 2" in out or "stop to give memory back" in out, "the watcher may be the first"
 
 
 def test_what_was_held_before_does_not_count(inner):
@@ -133,6 +133,40 @@ class TestCase(unittest.TestCase):
 """
     )
     assert outcomes(inner.report()) == {"TestCase::test_over": "failed"}
+
+
+def test_a_test_that_holds_too_much_is_ended_while_it_runs(inner):
+    inner.write(
+        test_a="""
+import time, pytest
+@pytest.mark.oomguard(memory="40MiB")
+@pytest.mark.parametrize("round", range(3))
+def test_hangs(round):
+    try:
+        held = bytearray(80 << 20)
+        end = time.monotonic() + 20
+        while time.monotonic() < end: time.sleep(0.01)
+    except Exception:
+        pass
+    print("NOT" "ENDED")
+def test_after(): bytearray(80 << 20)
+"""
+    )
+    result = inner.run("--oomguard-report=report.json", "-W", "error")
+    assert "3 failed, 1 passed" in result.out
+    assert "NOTENDED" not in result.out
+    assert result.out.count("\nmemory limit exceeded: the test grew by ") == 3
+    assert result.out.count("stop to give memory back [test_a.py::test_hangs[") == 3
+
+
+def test_the_watcher_itself_does_not_count(inner):
+    inner.write(
+        test_a="import pytest\n@pytest.mark.oomguard(memory='4MiB')\ndef test_a(): pass\n"
+        "def test_b(): bytearray(60 << 20)"
+    )
+    tests = inner.report()
+    assert tests["test_a.py::test_a"]["rss_rise"] < 2 << 20
+    assert tests["test_a.py::test_b"]["rss_rise"] == pytest.approx(60 << 20, abs=4 << 20)
 
 
 @pytest.mark.parametrize(

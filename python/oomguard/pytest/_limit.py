@@ -33,23 +33,41 @@ class Limit:
         self._measure = measure
         self.default = default
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Around the measuring: what a watcher itself loads, and the memory that it keeps in reserve, do not count."""
+        if self._memory(item) is not None:
+            with _watch(1 << 60, ""):
+                pass
+        return (yield)
+
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """The innermost wrapper: nothing but the test runs under the watcher."""
         memory, rss = self._memory(item), self._measure.rss
         start = None if rss is None else rss.before
-        with _watch(None if memory is None or start is None else start + memory):
-            result = yield
+        result, stopped = None, ""
+        try:
+            with _watch(None if memory is None or start is None else start + memory, item.nodeid):
+                result = yield
+        except pytest.skip.Exception:
+            if self._over(item) is None:
+                raise
+        except MemoryError as error:
+            stop = error.__cause__
+            if not isinstance(stop, oomguard.MemoryCritical) or stop.cause != "limit":
+                raise
+            stopped = f"\n  {error}"
         over = self._over(item)
-        if over is not None:
-            pytest.fail(over, pytrace=False)
+        if over is not None or stopped:
+            pytest.fail(f"{over or 'memory limit exceeded'}{stopped}", pytrace=False)
         return result
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """A test that failed by itself (a ``MemoryError`` of the watcher is one way) says so beside its traceback."""
+        """A test that failed by itself says beside its traceback that it went over its limit, too."""
         report = yield
         if report.when == "call" and call.excinfo is not None and not call.excinfo.errisinstance(pytest.fail.Exception):
             over = self._over(item)
@@ -82,12 +100,14 @@ class Limit:
         return _compare(vram, needs.vram, "VRAM", "allocated by torch.cuda in this process", where)
 
 
-def _watch(limit: int | None) -> contextlib.AbstractContextManager[object]:
+def _watch(limit: int | None, name: str) -> contextlib.AbstractContextManager[object]:
     """Ends the test with ``MemoryError`` as soon as the resident set reaches ``limit`` bytes; judges nothing else."""
     guard = getattr(oomguard, "guard", None)
     if limit is None or guard is None:
         return contextlib.nullcontext()
-    watcher: contextlib.AbstractContextManager[object] = guard(warn=0, critical=0, limit=limit, interrupt=True)
+    watcher: contextlib.AbstractContextManager[object] = guard(
+        warn=0, critical=0, limit=limit, interrupt=True, context=name
+    )
     return watcher
 
 
