@@ -61,7 +61,7 @@ class Result:
         self.out = done.stdout
         self.err = done.stderr
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"exit code {self.code}\n{self.out}\n{self.err}"
 
 

@@ -6,7 +6,6 @@ is not told apart: a module's model counts for the first test that uses it.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Generator
 
 import pytest
@@ -32,36 +31,45 @@ class Limit:
     def __init__(self, measure: Measure, default: int | None) -> None:
         self._measure = measure
         self.default = default
+        self._shield = oomguard.shield()
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Around the measuring: what a watcher itself loads, and the memory that it keeps in reserve, do not count."""
-        if self._memory(item) is not None:
-            with _watch(1 << 60, ""):
-                pass
-        return (yield)
+        """Around the measuring: what a watcher itself loads, and the memory that it keeps in reserve, do not count.
+
+        The shield is up but for the test itself: an interrupt that comes late must not end pytest.
+        """
+        if self._memory(item) is None:
+            return (yield)
+        with oomguard.guard(warn=0, critical=0):
+            pass
+        with oomguard.shield() as self._shield:
+            return (yield)
 
     @pytest.hookimpl(wrapper=True, trylast=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
         """The innermost wrapper: nothing but the test runs under the watcher."""
         memory, rss = self._memory(item), self._measure.rss
-        start = None if rss is None else rss.before
+        if memory is None or rss is None or rss.before is None:
+            result = yield
+            return self._judge(item, result, "")
         result, stopped = None, ""
         try:
-            with _watch(None if memory is None or start is None else start + memory, item.nodeid):
-                result = yield
+            with oomguard.guard(warn=0, critical=0, limit=rss.before + memory, interrupt=True, context=item.nodeid):
+                self._shield.__exit__(None, None, None)
+                try:
+                    result = yield
+                finally:
+                    self._shield.__enter__()
         except pytest.skip.Exception:
             if self._over(item) is None:
                 raise
         except MemoryError as error:
             stop = error.__cause__
-            if not isinstance(stop, oomguard.MemoryCritical) or stop.cause != "limit":
+            if not isinstance(stop, oomguard.MemoryCritical) or (stop.cause != "limit" and self._over(item) is None):
                 raise
             stopped = f"\n  {error}"
-        over = self._over(item)
-        if over is not None or stopped:
-            pytest.fail(f"{over or 'memory limit exceeded'}{stopped}", pytrace=False)
-        return result
+        return self._judge(item, result, stopped)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(
@@ -77,6 +85,12 @@ class Limit:
         if report.when == "teardown" and needs.vram is not None and self._vram() is None:
             report.user_properties.append(("oomguard_vram_unknown", UNCHECKED))
         return report
+
+    def _judge(self, item: pytest.Item, result: object, stopped: str) -> object:
+        over = self._over(item)
+        if over is not None or stopped:
+            pytest.fail(f"{over or 'memory limit exceeded'}{stopped}", pytrace=False)
+        return result
 
     def _memory(self, item: pytest.Item) -> int | None:
         marked = _mark.of(item).memory
@@ -98,17 +112,6 @@ class Limit:
             return None
         where = "vram in @pytest.mark.oomguard"
         return _compare(vram, needs.vram, "VRAM", "allocated by torch.cuda in this process", where)
-
-
-def _watch(limit: int | None, name: str) -> contextlib.AbstractContextManager[object]:
-    """Ends the test with ``MemoryError`` as soon as the resident set reaches ``limit`` bytes; judges nothing else."""
-    guard = getattr(oomguard, "guard", None)
-    if limit is None or guard is None:
-        return contextlib.nullcontext()
-    watcher: contextlib.AbstractContextManager[object] = guard(
-        warn=0, critical=0, limit=limit, interrupt=True, context=name
-    )
-    return watcher
 
 
 def _compare(reading: Reading, limit: int, what: str, of: str, where: str) -> str | None:

@@ -1,11 +1,8 @@
-"""Sizes and shares as people type them, with the words of the native parser; and sizes as messages show them."""
+"""Sizes and shares as people type them, and sizes as messages show them."""
 
 from __future__ import annotations
 
-import re
-
-_UNITS = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30, "t": 40}
-_SIZE = re.compile(r"([0-9.]*)\s*(.*)", re.DOTALL)
+from oomguard import _core
 
 
 def to_bytes(given: object) -> int:
@@ -14,27 +11,9 @@ def to_bytes(given: object) -> int:
     Raises:
         ValueError: It is not a size; the message quotes it and says what one looks like.
     """
-    if isinstance(given, int) and not isinstance(given, bool):
-        if given < 0:
-            raise ValueError(f"`{given}` is negative; a size is a positive amount such as `8GiB`")
-        return given
-    if not isinstance(given, str):
-        raise ValueError(f"`{given!r}` is not a size (try `8GiB`, `512MiB` or `1.5G`)")
-    text = given.strip()
-    if text.startswith("-"):
-        raise ValueError(f"`{given}` is negative; a size is a positive amount such as `8GiB`")
-    number, unit = _SIZE.fullmatch(text).groups()  # type: ignore[union-attr]  # it matches every text
-    try:
-        value = float(number)
-    except ValueError:
-        raise ValueError(f"`{given}` is not a size (try `8GiB`, `512MiB` or `1.5G`)") from None
-    shift = _UNITS.get(re.sub(r"(?<=[kmgt])i?b$", "", unit.strip().lower()))
-    if shift is None:
-        known = "B, K, M, G, T, with or without `iB` or `B`; all binary"
-        raise ValueError(f"`{unit.strip()}` in `{given}` is not a unit (known: {known})")
-    if value * (1 << shift) >= 1 << 60:
-        raise ValueError(f"`{given}` is larger than any machine")
-    return int(value * (1 << shift))
+    if isinstance(given, (int, str)) and not isinstance(given, bool):
+        return _core.parse_size(str(given))
+    raise ValueError(f"`{given!r}` is not a size (try `8GiB`, `512MiB` or `1.5G`)")
 
 
 def to_percent(given: str) -> float:
