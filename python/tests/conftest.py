@@ -122,3 +122,11 @@ def new_study(spec: str) -> object:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(study_name="s", storage=open_fresh(spec))
+
+
+@pytest.fixture
+def inner(tmp_path: pathlib.Path) -> object:
+    """A pytest of its own, in an empty folder."""
+    from inner_pytest import Inner
+
+    return Inner(tmp_path)
