@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from training import BEGINNING, CRITICAL, DEADLINE, SHORT, needs, start, train
+from training import BEGINNING, CRITICAL, SHORT, finish, needs, start, train
 
 needs("lightning", "torch")
 
@@ -155,7 +155,7 @@ print("went on")
 """
     )
     process = start(BEGINNING + code, tmp_path)
-    out, err = process.communicate(timeout=DEADLINE)
+    out, err = finish(process)
     assert process.returncode == 0, err[-4000:]
     assert out.splitlines() == [f"left by {'StopRequested' if handled else 'SIGTERMException'}"]
     import torch
@@ -195,24 +195,28 @@ found["freed"] = gone() is None
 
 
 def test_ranks_stop_together(tmp_path):
-    """Two ranks, of which only the second is short of memory."""
-    code = """
-import torch
-from oomguard._training import Brake, Wish
-from oomguard import _ranks, _core
-def rank(number, folder):
-    os.environ.update(OOMGUARD_RESERVE="1M", OOMGUARD_WARNING="1024T" if number else "2M")
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
-    brake = Brake()
-    brake.begin(_ranks.several())
-    for step in range(100):
-        if brake.wish("step", step) is Wish.STOP: break
-    with open(f"{folder}/{number}", "w") as file: file.write(f"{step} {_core.level()} {brake.together}")
-if __name__ == "__main__":
-    torch.multiprocessing.start_processes(rank, (os.getcwd(),), nprocs=2, start_method="fork")
-"""
-    train(code, tmp_path)
-    assert [(tmp_path / name).read_text() for name in "01"] == ["0 normal True", "0 warning True"]
+    """Two ranks, of which only the second is short of memory: alone it would wait for the first one for ever."""
+    found = train(
+        MODEL
+        + """
+class Short(pl.Callback):
+    def setup(self, trainer, module, stage):
+        os.environ.update(OOMGUARD_RESERVE="1M", OOMGUARD_WARNING="1024T" if trainer.global_rank == 1 else "2M")
+    def on_train_end(self, trainer, module):
+        with open(f"rank{trainer.global_rank}", "w") as file:
+            print(trainer.global_step, oomguard._core.level(), guard.stopped, len(told), file=file)
+guard = MemoryGuard("stop.ckpt")
+t = pl.Trainer(callbacks=[Short(), guard], accelerator="cpu", devices=2, strategy="ddp_fork", max_steps=40,
+               max_epochs=9, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+               enable_model_summary=False)
+t.fit(Model(), data())
+found["ranks"] = [open(f"rank{n}").read() for n in (0, 1)]
+found["saved"] = torch.load("stop.ckpt", weights_only=False)["global_step"]
+""",
+        tmp_path,
+    )
+    assert found["ranks"] == ["1 normal warning 1\n", "1 warning warning 1\n"]
+    assert found["saved"] == 1
 
 
 def test_a_wrong_setting_is_named():
@@ -220,5 +224,3 @@ def test_a_wrong_setting_is_named():
 
     with pytest.raises(ValueError, match="on_warning must be `stop`, `warn` or `ignore`, not `panic`"):
         MemoryGuard(on_warning="panic")
-
-

@@ -71,10 +71,20 @@ def start(code: str, folder: os.PathLike[str], **env: str) -> subprocess.Popen[s
     )  # fmt: skip
 
 
+def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it wrote, when it has ended; at the deadline it is killed and the test fails."""
+    try:
+        return process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"still training after {DEADLINE} s: {out[-2000:]}{err[-4000:]}")
+
+
 def train(code: str, folder: os.PathLike[str], **env: str) -> dict[str, Any]:
     """Runs ``code``, which fills ``found``, in ``folder``; gives ``found``."""
     process = start(BEGINNING + code + END, folder, **env)
-    out, err = process.communicate(timeout=DEADLINE)
+    out, err = finish(process)
     assert process.returncode == 0, out[-2000:] + err[-6000:]
     found: dict[str, Any] = json.loads(out.rpartition("FOUND")[2])
     return found
