@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from oomguard._monitor import MemoryMonitor, MemoryStatus
     from oomguard._relief import Relief, on_pressure, relieve
     from oomguard._signals import handle_sigterm
+    from oomguard.workers import worker_init
 
 __all__ = [
     "Limited",
@@ -41,6 +42,7 @@ __all__ = [
     "on_pressure",
     "relieve",
     "shield",
+    "worker_init",
 ]
 
 if hasattr(os, "register_at_fork"):
@@ -60,6 +62,7 @@ _LATE = {
     "monitor": "_live",
     "on_pressure": "_relief",
     "relieve": "_relief",
+    "worker_init": "workers",
 }
 
 
