@@ -94,8 +94,9 @@ class Brake:
             return Wish.GO_ON
         return Wish(self._ranks(self._look_closer(place, number)))
 
-    def check(self, place: str, number: int, save: Callable[[], object] | None = None) -> None:
-        """Raises where a training cannot be stopped in good order: in an evaluation or a prediction.
+    def check(self, place: str, number: int, save: Callable[..., object] | None = None, *saved: object) -> None:
+        """Raises where a training cannot be stopped in good order: in an evaluation or a prediction. ``saved`` is what
+        ``save`` takes.
 
         Raises:
             MemoryCritical, StopRequested: After the save, where one is possible and there is time.
@@ -107,7 +108,7 @@ class Brake:
             if self._ranks is not None:
                 return  # the ranks agree on it at their next step
             if save is not None:
-                save_before_leaving(save, context)
+                save_before_leaving(context, save, *saved)
         _core.check(context)
 
     def check_critical(self, place: str, number: int) -> None:
@@ -119,8 +120,8 @@ class Brake:
         if not _core.at_ease(self._threshold) and _core.level() == "critical":
             _core.check(f"{place} {number}")
 
-    def ends(self, place: str, number: int, save: Callable[[], object] | None) -> bool:
-        """Does what is to be done at this step, where a save is possible at any moment.
+    def ends(self, place: str, number: int, save: Callable[..., object] | None, *saved: object) -> bool:
+        """Does what is to be done at this step, where a save is possible at any moment: ``save(*saved)``.
 
         Returns:
             Whether the training is to end, in good order.
@@ -135,11 +136,11 @@ class Brake:
         context = f"{place} {number}"
         if wish is Wish.LEAVE:
             if save is not None:
-                save_before_leaving(save, context)
+                save_before_leaving(context, save, *saved)
             leave(context, at_all_events=self.together)
             return False
         if save is not None:
-            save()
+            save(*saved)
         self.stop(context, saved=save is not None)
         return True
 
@@ -188,10 +189,10 @@ def leave(context: str, at_all_events: bool = False) -> None:
         raise MemoryCritical(context, "requested", _core.available())
 
 
-def save_before_leaving(save: Callable[[], object], context: str) -> None:
+def save_before_leaving(context: str, save: Callable[..., object], *saved: object) -> None:
     """Saves; what goes wrong is logged, because this process has to leave all the same."""
     try:
-        save()
+        save(*saved)
     except Exception as error:
         logger().error("could not save before the stop [%s]: %s: %s", context, type(error).__name__, error)
 

@@ -56,7 +56,7 @@ class MemoryGuard(_keras.callbacks.Callback):  # type: ignore[misc]
         if self.save_to is not None and not self.save_to.endswith(_SUFFIXES):
             raise ValueError(f"save_to must end in `.keras` or `.weights.h5`, not `{self.save_to}`")
         self._brake = Brake(on_warning)
-        self._saver = None if save_to is None else self._save
+        self._saver = None if save_to is None else _save
         self._fitting = False
 
     @property
@@ -82,13 +82,13 @@ class MemoryGuard(_keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Saves, stops, raises."""
-        if self._brake.ends("batch", batch, self._saver):
+        if self._brake.ends("batch", batch, self._saver, self):
             self.model.stop_training = True
 
     def on_test_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Raises; within ``fit`` it saves first."""
         if self._fitting:
-            self._brake.check("validation batch", batch, self._saver)
+            self._brake.check("validation batch", batch, self._saver, self)
         else:
             _core.check("evaluation")
 
@@ -96,9 +96,11 @@ class MemoryGuard(_keras.callbacks.Callback):  # type: ignore[misc]
         """Raises."""
         _core.check("prediction")
 
-    def _save(self) -> None:
-        assert self.save_to is not None
-        model = self.model
-        name = "save_weights" if self.save_to.endswith(".weights.h5") else "save"
-        with saving(), replacing(self.save_to) as partial:
-            getattr(type(model), name)(model, partial)
+
+# Not a method: a guard that holds a method of its own lives, with its model, until the next full collection.
+def _save(guard: MemoryGuard) -> None:
+    path: str = guard.save_to
+    model = guard.model
+    name = "save_weights" if path.endswith(".weights.h5") else "save"
+    with saving(), replacing(path) as partial:
+        getattr(type(model), name)(model, partial)

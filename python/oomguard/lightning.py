@@ -6,7 +6,6 @@ one that is installed.
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 import sys
@@ -78,6 +77,7 @@ class MemoryGuard(_Base):  # type: ignore[misc]
         super().__init__()
         self.save_to = None if save_to is None else os.fspath(save_to)
         self._brake = Brake(on_warning)
+        self._saver = None if save_to is None else _save
         self._saved_at = -1
 
     @property
@@ -98,14 +98,15 @@ class MemoryGuard(_Base):  # type: ignore[misc]
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves, stops, raises."""
-        if self._brake.ends("batch", batch_idx, self._saver(trainer)):
+        if self._brake.ends("batch", batch_idx, self._saver, self, trainer):
             trainer.should_stop = True
 
     def on_validation_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Raises; within ``fit`` it saves first."""
-        self._brake.check("validation batch", batch_idx, self._saver(trainer))
+        save = self._saver if trainer.state.fn == "fit" else None
+        self._brake.check("validation batch", batch_idx, save, self, trainer)
 
     def on_test_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -121,21 +122,19 @@ class MemoryGuard(_Base):  # type: ignore[misc]
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Saves where Lightning itself leaves because of SIGTERM."""
-        save = self._saver(trainer)
-        if save and trainer.received_sigterm and self._saved_at != trainer.global_step and has_time():
-            save_before_leaving(save, "SIGTERM")
+        wanted = self._saver is not None and trainer.state.fn == "fit" and trainer.received_sigterm
+        if wanted and self._saved_at != trainer.global_step and has_time():
+            save_before_leaving("SIGTERM", _save, self, trainer)
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Leaves the trainer as it was."""
         tell_no_more(trainer, "save_checkpoint")
 
-    def _saver(self, trainer: Any) -> functools.partial[None] | None:
-        fits = self.save_to is not None and trainer.state.fn == "fit"
-        return functools.partial(self._save, trainer) if fits else None
 
-    def _save(self, trainer: Any) -> None:
-        trainer.save_checkpoint(self.save_to)
-        self._saved_at = trainer.global_step
+# Not a method: a guard that holds a method of its own lives, with all that it holds, until the next full collection.
+def _save(guard: MemoryGuard, trainer: Any) -> None:
+    trainer.save_checkpoint(guard.save_to)
+    guard._saved_at = trainer.global_step
 
 
 def _writes_later(trainer: Any) -> bool:

@@ -60,7 +60,7 @@ class MemoryGuard(_callbacks.BaseCallback):  # type: ignore[misc]
             raise ValueError(f"save_to must end in `.zip`, not `{self.save_to}`")
         self.save_replay_buffer = save_replay_buffer
         self._brake = Brake(on_warning)
-        self._saver = None if save_to is None else self._save
+        self._saver = None if save_to is None else _save
 
     @property
     def stopped(self) -> str | None:
@@ -71,24 +71,26 @@ class MemoryGuard(_callbacks.BaseCallback):  # type: ignore[misc]
         self._brake.begin()
 
     def _on_step(self) -> bool:
-        return not self._brake.ends("step", self.num_timesteps, self._saver)
+        return not self._brake.ends("step", self.num_timesteps, self._saver, self)
 
     def _on_rollout_end(self) -> None:
         self._brake.check_critical("step", self.num_timesteps)
 
-    def _save(self) -> None:
-        assert self.save_to is not None
-        stem = self.save_to[: -len(".zip")]
-        with saving():
-            with replacing(self.save_to) as partial:
-                self.model.save(partial)
-            statistics = self.model.get_vec_normalize_env()
-            if statistics is not None:
-                with replacing(f"{stem}_vecnormalize.pkl") as partial:
-                    statistics.save(partial)
-            if self.save_replay_buffer and getattr(self.model, "replay_buffer", None) is not None:
-                with replacing(f"{stem}_replay_buffer.pkl") as partial:
-                    self.model.save_replay_buffer(partial)
+
+# Not a method: a guard that holds a method of its own lives, with its model, until the next full collection.
+def _save(guard: MemoryGuard) -> None:
+    model, path = guard.model, guard.save_to
+    stem = path[: -len(".zip")]
+    with saving():
+        with replacing(path) as partial:
+            model.save(partial)
+        statistics = model.get_vec_normalize_env()
+        if statistics is not None:
+            with replacing(f"{stem}_vecnormalize.pkl") as partial:
+                statistics.save(partial)
+        if guard.save_replay_buffer and getattr(model, "replay_buffer", None) is not None:
+            with replacing(f"{stem}_replay_buffer.pkl") as partial:
+                model.save_replay_buffer(partial)
 
 
 class CheckpointCallback(_callbacks.CheckpointCallback):  # type: ignore[misc]

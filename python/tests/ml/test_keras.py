@@ -52,6 +52,8 @@ weights = MemoryGuard("stop.weights.h5")
 fit(m, weights)
 m.load_weights("stop.weights.h5")
 found["weights"] = os.path.exists("stop.weights.h5")
+held = [weights]; del weights, m
+found["freed"] = freed(held)
 """,
         tmp_path,
         **SHORT,
@@ -63,7 +65,7 @@ found["weights"] = os.path.exists("stop.weights.h5")
     assert found["ignored"] == [None, 32, True]
     result, exists, said = found["warned"]
     assert (result, exists, len(said)) == ([None, 32, True], False, 1)
-    assert found["weights"] is True
+    assert found["weights"] is found["freed"] is True
 
 
 def test_critical_raises_and_the_model_can_still_be_saved(tmp_path):

@@ -73,12 +73,17 @@ found["raised"] = raised(lambda: m.learn(64, callback=[sees, MemoryGuard("stop.z
 found["ended"], found["saved"] = sees.ended, os.path.exists("stop.zip")
 m.save("mine.zip")
 found["mine"] = os.path.exists("mine.zip")
+guard = MemoryGuard("stop.zip")
+guard.init_callback(m)
+held = [guard]; del guard
+found["freed"] = freed(held)
 """,
         tmp_path,
         **CRITICAL,
     )
     assert found["raised"].startswith("MemoryCritical: stop to give memory back [step 1]: reserve")
     assert (found["ended"], found["saved"], found["mine"]) == (False, False, True)
+    assert found["freed"] is True
 
 
 def test_under_a_guard_only_the_chosen_process_stops_and_it_saves_first(tmp_path, page):

@@ -43,6 +43,14 @@ def raised(call):
     except BaseException as error:
         return f"{type(error).__name__}: {error}"
     return None
+def freed(what):
+    # Whether the last reference was ours, and no cycle waits for a collection.
+    import gc, weakref
+    gc.collect(); gc.disable()
+    gone = weakref.ref(what.pop())
+    result = gone() is None
+    gc.enable()
+    return result
 found = {}
 """
 END = """
