@@ -151,16 +151,13 @@ class Brake:
         logger().warning("Memory warning [%s]: %s: the training %s in good order", context, _numbers(), said)
 
     def _look_closer(self, place: str, number: int) -> Wish:
-        level = _core.level()
-        if _core.stop_requested() or _core.prune_requested():
-            if level == "critical":
-                _core.check(f"{place} {number}")
+        context = f"{place} {number}"
+        if (_core.stop_requested() or _core.prune_requested()) and has_time():
             return Wish.LEAVE
-        if level == "critical":
-            _core.check(f"{place} {number}")  # passes under a guard
-        elif level == "warning" and self.on_warning != "ignore" and time.monotonic() >= self._next_warning:
-            return self._warned(f"{place} {number}")
-        return Wish.GO_ON
+        _core.check(context)  # critical; under a guard only if it chose this process
+        if self.on_warning == "ignore" or _core.level() != "warning" or time.monotonic() < self._next_warning:
+            return Wish.GO_ON
+        return self._warned(context)
 
     def _warned(self, context: str) -> Wish:
         self._next_warning = time.monotonic() + WARN_EVERY

@@ -64,7 +64,7 @@ def needs(*modules: str) -> None:
     if not absent:
         return
     why = f"`{absent[0]}` is not installed"
-    if set(absent) & set(os.environ.get("OOMGUARD_REQUIRE", "").split(",")):
+    if set(absent) & set(os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split()):
         pytest.fail(f"OOMGUARD_REQUIRE asks for it, but {why}", pytrace=False)
     pytest.skip(why, allow_module_level=True)
 
