@@ -24,9 +24,15 @@ def several() -> Callable[[int], int] | None:
     if torch.distributed.get_world_size() < 2:
         return None
 
+    devices = {"gloo": "cpu", "nccl": "cuda"}
+
     def greatest(number: int) -> int:
-        on_gpu = "nccl" in str(torch.distributed.get_backend())
-        held = torch.tensor([number], dtype=torch.int32, device="cuda" if on_gpu else "cpu")
+        device = devices.get(str(torch.distributed.get_backend()))
+        if device is None:  # slower, but it finds the backend's own device
+            numbers: list[int] = [0] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(numbers, number)
+            return max(numbers)
+        held = torch.tensor([number], dtype=torch.int32, device=device)
         torch.distributed.all_reduce(held, op=torch.distributed.ReduceOp.MAX)
         return int(held.item())
 

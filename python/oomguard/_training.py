@@ -155,7 +155,9 @@ class Brake:
         if (_core.stop_requested() or _core.prune_requested()) and has_time():
             return Wish.LEAVE
         _core.check(context)  # critical; under a guard only if it chose this process
-        if self.on_warning == "ignore" or _core.level() != "warning" or time.monotonic() < self._next_warning:
+        if self.on_warning == "ignore" or self.stopped is not None:  # a framework may have to go on for a while
+            return Wish.GO_ON
+        if _core.level() != "warning" or time.monotonic() < self._next_warning:
             return Wish.GO_ON
         return self._warned(context)
 
@@ -166,7 +168,6 @@ class Brake:
         if seen.level != "warning":
             return Wish.GO_ON
         if self.on_warning == "stop" and not seen.guarded:
-            self._next_warning = 0.0  # a framework that must not stop yet is asked again
             return Wish.STOP
         who = "; the guard decides who stops" if seen.guarded else ""
         logger().warning("Memory warning [%s]: %s%s", context, _numbers(), who)

@@ -57,8 +57,14 @@ del log[:]
 loud = MemoryGuard("never.ckpt", on_warning="warn")
 t = trainer(loud, max_steps=30)
 t.fit(Model(), data())
-found["warned"], found["went on to"], found["never"] = log, t.global_step, os.path.exists("never.ckpt")
+found["warned"], found["went on to"], found["never"] = log[:], t.global_step, os.path.exists("never.ckpt")
 found["base"] = isinstance(guard, pl.Callback)
+
+del told[:]
+bound = MemoryGuard("bound.ckpt")
+t = trainer(bound, min_steps=10)
+t.fit(Model(), data())
+found["bound"] = [t.global_step, len(told), bound.stopped]
 """,
         tmp_path,
         PACKAGE=package,
@@ -74,6 +80,7 @@ found["base"] = isinstance(guard, pl.Callback)
     assert len(found["warned"]) == 1
     assert "Memory warning [batch 0]" in found["warned"][0]
     assert found["base"] is True
+    assert found["bound"] == [10, 1, "warning"], "Lightning's own minimum holds, and it is saved once"
 
 
 def test_critical_raises_and_lightning_cleans_up(tmp_path):
