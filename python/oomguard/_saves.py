@@ -14,20 +14,13 @@ import oomguard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from typing import Any
-
-
-def shield() -> AbstractContextManager[object]:
-    """Delays oomguard's interrupts until the save is over."""
-    made = getattr(oomguard, "shield", None)
-    return contextlib.nullcontext() if made is None else made()
 
 
 @contextlib.contextmanager
 def saving() -> Iterator[None]:
     """Around a save: shielded; when it succeeds, the guard knows that killing this job costs little now."""
-    with shield():
+    with oomguard.shield():
         yield
     oomguard.checkpoint()
 

@@ -7,7 +7,6 @@ never knows a framework. While nothing is wrong, asking it costs one native call
 from __future__ import annotations
 
 import enum
-import gc
 import time
 from collections.abc import Callable
 
@@ -163,7 +162,7 @@ class Brake:
 
     def _warned(self, context: str) -> Wish:
         self._next_warning = time.monotonic() + WARN_EVERY
-        relieve()
+        oomguard.relieve()
         seen = _core.snapshot()
         if seen.level != "warning":
             return Wish.GO_ON
@@ -198,16 +197,6 @@ def save_before_leaving(context: str, save: Callable[..., object], *saved: objec
 def has_time() -> bool:
     """Whether a save may be begun now: not while the machine is below its reserve."""
     return _core.level() != "critical"
-
-
-def relieve() -> None:
-    """Collects cycles and gives freed heap back to the kernel: some 0.1 s."""
-    given_back = getattr(oomguard, "relieve", None)
-    if given_back is not None:
-        given_back()
-        return
-    gc.collect()
-    _core.trim()
 
 
 def _numbers() -> str:

@@ -99,8 +99,8 @@ class MemoryGuard(_keras.callbacks.Callback):  # type: ignore[misc]
 
 # Not a method: a guard that holds a method of its own lives, with its model, until the next full collection.
 def _save(guard: MemoryGuard) -> None:
-    path: str = guard.save_to
-    model = guard.model
+    model, path = guard.model, guard.save_to
+    assert path is not None
     name = "save_weights" if path.endswith(".weights.h5") else "save"
     with saving(), replacing(path) as partial:
         getattr(type(model), name)(model, partial)

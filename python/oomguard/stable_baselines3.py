@@ -13,7 +13,7 @@ except ImportError as error:
     ) from error
 
 import oomguard
-from oomguard._saves import replacing, saving, shield
+from oomguard._saves import replacing, saving
 from oomguard._training import Brake
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ class MemoryGuard(_callbacks.BaseCallback):  # type: ignore[misc]
 # Not a method: a guard that holds a method of its own lives, with its model, until the next full collection.
 def _save(guard: MemoryGuard) -> None:
     model, path = guard.model, guard.save_to
+    assert path is not None
     stem = path[: -len(".zip")]
     with saving():
         with replacing(path) as partial:
@@ -100,7 +101,7 @@ class CheckpointCallback(_callbacks.CheckpointCallback):  # type: ignore[misc]
     def _on_step(self) -> bool:
         if self.n_calls % self.save_freq:
             return True
-        with shield():
+        with oomguard.shield():
             goes_on: Any = super()._on_step()
         oomguard.checkpoint()
         return bool(goes_on)
