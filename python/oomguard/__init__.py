@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oomguard._live import monitor
     from oomguard._monitor import MemoryMonitor, MemoryStatus
     from oomguard._signals import handle_sigterm
+    from oomguard.workers import worker_init
 
 __all__ = [
     "Limited",
@@ -44,6 +45,7 @@ __all__ = [
     "on_pressure",
     "relieve",
     "shield",
+    "worker_init",
 ]
 
 if hasattr(os, "register_at_fork"):
@@ -60,6 +62,7 @@ _LATE = {
     "handle_sigterm": "_signals",
     "limit_self": "_limit",
     "monitor": "_live",
+    "worker_init": "workers",
 }
 
 

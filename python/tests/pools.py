@@ -1,0 +1,80 @@
+"""Scripts with worker processes, run as files: ``spawn`` and ``forkserver`` import the script again."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import clean_env
+
+DEADLINE = 180.0
+NO_CGROUP = "/cgroup.procs"
+"""A parent that cannot be: it is a file."""
+BEGINNING = """
+import json, os, signal, sys, warnings
+warnings.simplefilter("ignore")
+import oomguard
+from oomguard import _core
+LIMIT = 300 << 20
+def spike(_=None):
+    return len(b"x" * (700 << 20))
+def small(_=None):
+    return len(b"x" * (1 << 20)), signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, oomguard.check()
+def told(limit, work):
+    try:
+        with limit:
+            return repr(work())
+    except BaseException as error:
+        return [type(error).__name__, limit.explain(error), getattr(error, "__notes__", [])]
+"""
+
+
+def needs(word: str, why: str) -> None:
+    """Skips aloud, or fails where ``OOMGUARD_REQUIRE`` names ``word``."""
+    if word in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
+        pytest.fail(f"OOMGUARD_REQUIRE names {word}: {why}", pytrace=False)
+    pytest.skip(f"no {word}: {why}")
+
+
+def cgroup_parent() -> Iterator[str]:
+    """A cgroup in which workers can be held, removed afterwards with what is in it; skips where there is none."""
+    parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or f"/oomguard-test-{os.getpid()}"
+    probe = "import oomguard; held = oomguard.limit_self('1GiB'); print(held.where); print(held.why)"
+    env = clean_env(OOMGUARD_CGROUP_PARENT=parent, PYTHONWARNINGS="ignore")
+    told = subprocess.run(
+        [sys.executable, "-c", probe], env=env, capture_output=True, text=True, timeout=60, check=True
+    )
+    where, _, why = told.stdout.partition("\n")
+    if where == "None":
+        needs("cgroup", why.strip())
+    yield parent
+    top = pathlib.Path(where.strip()).parent.parent
+    assert top.name.startswith("oomguard-test"), top
+    for directory in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
+        directory.rmdir()
+    top.rmdir()
+
+
+def run_script(code: str, folder: pathlib.Path, **env: str) -> dict[str, Any]:
+    """Runs ``code`` after :data:`BEGINNING`, as a file in ``folder``; gives the JSON of its last line."""
+    script = folder / "script.py"
+    script.write_text(BEGINNING + code, encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, str(script)], cwd=folder, env=clean_env(OMP_NUM_THREADS="1", **env), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, err = process.communicate()
+        pytest.fail(f"still running after {DEADLINE} s: {out[-2000:]}{err[-4000:]}")
+    assert process.returncode == 0, out[-2000:] + err[-6000:]
+    found: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return found
