@@ -50,11 +50,15 @@ check: $(VENV)/.installed
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest oomguard._core
 	$(MAKE) --no-print-directory generate
-	git diff --exit-code -- docs
+	git diff --exit-code -- docs python/oomguard/_core.pyi
 
-# Man pages and completions come from the flags themselves.
-generate:
+# Man pages and completions come from the flags themselves, type stubs from the compiled module.
+generate: $(VENV)/.installed
 	$(CARGO) run --quiet -p oomguard --example generate -- docs
+	$(CARGO) build --quiet -p oomguard-py --features inspect
+	$(CARGO) run --quiet -p oomguard-py --features inspect --example stubs -- python/oomguard/_core.pyi
+	$(BIN)/python -m ruff check --quiet --fix python/oomguard/_core.pyi
+	$(BIN)/python -m ruff format --quiet python/oomguard/_core.pyi
 
 fmt:
 	$(CARGO) fmt --all

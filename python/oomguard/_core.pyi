@@ -1,10 +1,10 @@
-"""The native part: atomics that a sampling thread, or the guard's shared page, keeps up to date. Sizes in bytes."""
+"""
+What Python needs from the engine.
+"""
 
 from os import PathLike
-from types import FrameType, TracebackType
-from typing import Any, Final, Literal, final
-
-from typing_extensions import Self
+from pathlib import Path
+from typing import Any, Final, SupportsIndex, final
 
 __all__ = [
     "Guard",
@@ -38,98 +38,268 @@ __all__ = [
 __version__: Final[str]
 
 @final
-class Snapshot:
-    """What is known at one moment."""
-
-    @property
-    def available(self) -> int | None: ...
-    @property
-    def total(self) -> int | None: ...
-    @property
-    def level(self) -> str: ...
-    @property
-    def guarded(self) -> bool: ...
-    @property
-    def stop(self) -> str | None: ...
-    @property
-    def cause(self) -> str | None: ...
-    @property
-    def guard_pid(self) -> int | None: ...
-    @property
-    def limit(self) -> int | None: ...
-    @property
-    def usage(self) -> int | None: ...
-    @property
-    def reserve(self) -> int: ...
-    @property
-    def warning(self) -> int: ...
-    @property
-    def own_limit(self) -> int | None: ...
-    @property
-    def own_usage(self) -> int | None: ...
-    @property
-    def samples(self) -> int: ...
-    @property
-    def interval(self) -> float: ...
-    @property
-    def unknown(self) -> str | None: ...
-
-@final
 class Guard:
-    """Watches memory while it is entered."""
-
+    """
+    Watches memory while it is entered. Sizes in bytes.
+    """
+    def __enter__(self, /) -> Guard: ...
+    def __exit__(self, kind: Any | None, error: Any | None, traceback: Any | None, /) -> None: ...
     def __new__(
         cls,
-        trial: Any,
+        /,
+        trial: Any | None,
         context: str,
-        warn: int | None,
-        critical: int | None,
-        limit: int | None,
+        warn: SupportsIndex | None,
+        critical: SupportsIndex | None,
+        limit: SupportsIndex | None,
         interrupt: bool,
-    ) -> Self: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None, /
-    ) -> Literal[False]: ...
-    def check(self, context: str = "") -> None: ...
+    ) -> Guard: ...
+    def __repr__(self, /) -> str: ...
+    def check(self, /, context: str | None = None) -> None:
+        """
+        Raises if memory is too short to go on, or if this process holds as much as the guard's limit; else costs some
+        atomic loads.
+        """
+    @property
+    def critical_below(self, /) -> int:
+        """
+        Below it check() raises, where no guard decides.
+        """
+    @property
+    def limit(self, /) -> int | None:
+        """
+        What this process may hold, None without a limit.
+        """
     @staticmethod
-    def shield() -> Shield: ...
+    def shield() -> Shield:
+        """
+        Delays interrupts of this thread while it is entered: for a save that must not be cut in half.
+        """
     @property
-    def limit(self) -> int | None: ...
-    @property
-    def warn_below(self) -> int: ...
-    @property
-    def critical_below(self) -> int: ...
+    def warn_below(self, /) -> int:
+        """
+        Below it check() warns.
+        """
 
 @final
 class Shield:
-    """Delays interrupts of the thread that enters it."""
+    """
+    Delays interrupts of the thread that enters it.
+    """
+    def __enter__(self, /) -> Shield: ...
+    def __exit__(self, kind: Any | None = None, error: Any | None = None, traceback: Any | None = None, /) -> None: ...
+    def __new__(cls, /) -> Shield: ...
 
-    def __new__(cls) -> Self: ...
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_error: object) -> Literal[False]: ...
+@final
+class Snapshot:
+    """
+    What is known at one moment. Sizes in bytes.
+    """
+    @property
+    def available(self, /) -> int | None:
+        """
+        Memory that can still be given without swapping.
+        """
+    @property
+    def cause(self, /) -> str | None:
+        """
+        Why the guard wants that, in its words.
+        """
+    @property
+    def guard_pid(self, /) -> int | None:
+        """
+        The guard's process.
+        """
+    @property
+    def guarded(self, /) -> bool:
+        """
+        A living guard watches this process.
+        """
+    @property
+    def interval(self, /) -> float:
+        """
+        Seconds until its next look.
+        """
+    @property
+    def level(self, /) -> str:
+        """
+        `normal`, `warning` or `critical`: the guard's word, or against `reserve` and `warning`.
+        """
+    @property
+    def limit(self, /) -> int | None:
+        """
+        What this job may use.
+        """
+    @property
+    def own_limit(self, /) -> int | None:
+        """
+        The lowest limit of any guard of this process that is entered.
+        """
+    @property
+    def own_usage(self, /) -> int | None:
+        """
+        What this process holds, where such a limit is watched.
+        """
+    @property
+    def reserve(self, /) -> int:
+        """
+        Below it level is critical.
+        """
+    @property
+    def samples(self, /) -> int:
+        """
+        How often the sampling thread has looked.
+        """
+    @property
+    def stop(self, /) -> str | None:
+        """
+        `prune`, `terminate` or None.
+        """
+    @property
+    def total(self, /) -> int | None:
+        """
+        What `available` is out of.
+        """
+    @property
+    def unknown(self, /) -> str | None:
+        """
+        Why `available` and `total` are None.
+        """
+    @property
+    def usage(self, /) -> int | None:
+        """
+        What this job uses.
+        """
+    @property
+    def warning(self, /) -> int:
+        """
+        Below it level is warning.
+        """
 
-def check(context: str = "") -> None: ...
-def should_stop(threshold: int) -> bool: ...
-def at_ease(threshold: int) -> bool: ...
-def available() -> int | None: ...
-def level() -> str: ...
-def snapshot() -> Snapshot: ...
-def resident() -> int | None: ...
-def peak_resident() -> int | None: ...
-def forget_peak() -> None: ...
-def trim() -> int | None: ...
-def request_stop() -> None: ...
-def stop_requested() -> bool: ...
-def prune_requested() -> bool: ...
-def notify(message: str) -> bool: ...
-def after_fork_in_child() -> None: ...
-def acknowledge() -> None: ...
-def on_interrupt(number: int, frame: FrameType | None) -> None: ...
-def take_relief() -> tuple[int | None, float] | None: ...
-def holds_reserve() -> bool: ...
+def acknowledge() -> None:
+    """
+    The exception has arrived in this thread: no further one may follow it.
+    """
+
+def after_fork_in_child() -> None:
+    """
+    The next check starts a sampling thread of the child's own.
+    """
+
+def at_ease(threshold: SupportsIndex) -> bool:
+    """
+    Whether nobody asks this process to stop and at least `threshold` bytes are available: the fast way through a check.
+    """
+
+def available() -> int | None:
+    """
+    Available memory in bytes as last seen, None if unknown.
+    """
+
+def check(context: Any | None = None) -> None:
+    """
+    Raises if memory is too short to go on; else costs some atomic loads (30 ns) and no system call.
+
+    Under a living guard it follows the guard's wish alone: in one shortage the guard picks one job. Without a guard it
+    raises while available memory is below the reserve: 2 GiB, on machines under 16 GiB an eighth of the memory, or
+    what `OOMGUARD_RESERVE` says.
+
+    Raises MemoryCritical (free what you can, save, go on or end), StopRequested (a SystemExit too: the process was
+    asked to end), ValueError (`OOMGUARD_RESERVE` or `OOMGUARD_WARNING` is not a size).
+    """
+
+def end() -> None:
+    """
+    From now on no thread of ours asks for the GIL: for `atexit`.
+    """
+
+def forget_peak() -> None:
+    """
+    Begins a new peak_resident(). Raises OSError where the kernel does not let us.
+    """
+
+def holds_reserve() -> bool:
+    """
+    Whether it is held.
+    """
+
+def level() -> str:
+    """
+    `normal`, `warning` or `critical` as last seen: the guard's word, or available memory against the thresholds of
+    check(). `unknown` without a reading. Some atomic loads.
+    """
+
 def limit_self(
-    limit: int, parent: str | PathLike[str] | None, nested: bool
-) -> tuple[str, int, str | PathLike[str] | None, str | None]: ...
-def parse_size(text: str) -> int: ...
-def end() -> None: ...
+    limit: SupportsIndex, parent: str | PathLike[str] | None, nested: bool
+) -> tuple[str, int, Path | None, str | None]:
+    """
+    Holds this process and its future children to `limit` bytes. Raises ValueError if it uses as much already, OSError
+    if nothing at all can hold it.
+
+    `parent`: the cgroup to make the leaf in, None to find one. `nested`: this process is in a guard's cgroup already
+    and must not leave it.
+    """
+
+def notify(message: str) -> bool:
+    """
+    Sends one datagram to the guard (`NOTIFY_SOCKET`, the sd_notify protocol). Returns whether it was sent; never
+    blocks and never raises.
+    """
+
+def on_interrupt(number: SupportsIndex, frame: Any) -> None:
+    """
+    Raises in the main thread if it is to be interrupted: the handler of the signal that does it.
+    """
+
+def parse_size(text: str) -> int:
+    """
+    A size as people write it (`8GiB`, `8G`, `500M`), in bytes. Raises ValueError that says what is wrong with it.
+    """
+
+def peak_resident() -> int | None:
+    """
+    The most that resident() has been since the process began, or since forget_peak(); None where it cannot be read.
+    """
+
+def prune_requested() -> bool:
+    """
+    Whether the guard asks this process to give up its present work.
+    """
+
+def request_stop() -> None:
+    """
+    Makes every later check of this process ask it to end. Safe in a signal handler.
+    """
+
+def resident() -> int | None:
+    """
+    Bytes of this process that are in RAM, shared pages included; None where that cannot be read. 15 us.
+    """
+
+def should_stop(threshold: SupportsIndex) -> bool:
+    """
+    Whether a check with this threshold, in bytes, has to look closer. From now on the sampling thread looks often
+    enough for it.
+    """
+
+def snapshot() -> Snapshot:
+    """
+    Everything that is known, read afresh.
+    """
+
+def stop_requested() -> bool:
+    """
+    Whether this process was asked to end.
+    """
+
+def take_relief() -> tuple[int | None, float] | None:
+    """
+    Takes the request for relief, if there is one: what trimming gave back in bytes (None: unknown), and its seconds.
+    Whoever gets it does the rest; it is given once.
+    """
+
+def trim() -> int | None:
+    """
+    Gives freed heap back to the kernel (malloc_trim), without the GIL. Returns the bytes that the resident set fell by,
+    None where the allocator has no such call.
+    """

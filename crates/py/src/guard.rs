@@ -10,7 +10,6 @@ use oomguard_core::Bytes;
 use oomguard_sys::clock;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBool;
 
 use crate::seat::{self, Before, Seat};
 use crate::{holes, interrupt, monitor, reserve, started};
@@ -103,13 +102,13 @@ impl Guard {
     }
 
     #[pyo3(signature = (kind, error, traceback, /))]
-    fn __exit__<'py>(
+    fn __exit__(
         &self,
-        py: Python<'py>,
-        kind: Option<Bound<'py, PyAny>>,
-        error: Option<Bound<'py, PyAny>>,
-        traceback: Option<Bound<'py, PyAny>>,
-    ) -> PyResult<Bound<'py, PyBool>> {
+        py: Python<'_>,
+        kind: Option<Bound<'_, PyAny>>,
+        error: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
         let _ = (kind, traceback);
         self.leave();
         if let Some(error) = error {
@@ -119,12 +118,12 @@ impl Guard {
                 brake.getattr("leave")?.call1((&self.trial, error, &self.context))?;
             }
         }
-        Ok(PyBool::new(py, false).to_owned())
+        Ok(())
     }
 
     /// Raises if memory is too short to go on, or if this process holds as much as the guard's limit; else costs some
     /// atomic loads.
-    #[pyo3(signature = (context = None), text_signature = "($self, context='')")]
+    #[pyo3(signature = (context = None))]
     fn check(&self, py: Python<'_>, context: Option<&str>) -> PyResult<()> {
         let over = monitor::usage() >= self.limit;
         if !over && !monitor::must_look(self.critical) {
@@ -240,15 +239,20 @@ impl Shield {
         Ok(slf)
     }
 
-    #[pyo3(signature = (*_error))]
-    fn __exit__(&self, _error: &Bound<'_, pyo3::types::PyTuple>) -> bool {
+    #[pyo3(signature = (kind = None, error = None, traceback = None, /))]
+    fn __exit__(
+        &self,
+        kind: Option<Bound<'_, PyAny>>,
+        error: Option<Bound<'_, PyAny>>,
+        traceback: Option<Bound<'_, PyAny>>,
+    ) {
+        let _ = (kind, error, traceback);
         let left = self.entered.try_lock().ok().and_then(|mut entered| entered.pop());
         if let Some((generation, seat)) = left
             && generation == monitor::generation()
         {
             seat.unshield();
         }
-        false
     }
 }
 

@@ -59,7 +59,7 @@ mod _core {
 /// Raises MemoryCritical (free what you can, save, go on or end), StopRequested (a SystemExit too: the process was
 /// asked to end), ValueError (`OOMGUARD_RESERVE` or `OOMGUARD_WARNING` is not a size).
 #[pyfunction]
-#[pyo3(signature = (context = None), text_signature = "(context='')")]
+#[pyo3(signature = (context = None))]
 fn check(py: Python<'_>, context: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
     if !monitor::must_look(monitor::reserve()) {
         return Ok(());

@@ -15,11 +15,11 @@ static LEAF: Mutex<Option<(u32, Joined, Bytes)>> = Mutex::new(None);
 /// What holds this process: its name, the bytes that it may still take, the leaf's directory, and why it is not better.
 type Held = (&'static str, u64, Option<PathBuf>, Option<String>);
 
-/// Holds this process and its future children to `limit` bytes. Raises ValueError if it uses as much already, OSError if
-/// nothing at all can hold it.
+/// Holds this process and its future children to `limit` bytes. Raises ValueError if it uses as much already, OSError
+/// if nothing at all can hold it.
 ///
-/// `parent`: the cgroup to make the leaf in, None to find one. `nested`: this process is in a guard's cgroup already and
-/// must not leave it.
+/// `parent`: the cgroup to make the leaf in, None to find one. `nested`: this process is in a guard's cgroup already
+/// and must not leave it.
 #[pyfunction]
 #[pyo3(signature = (limit, parent, nested))]
 pub(crate) fn limit_self(
