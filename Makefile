@@ -57,8 +57,8 @@ generate: $(VENV)/.installed
 	$(CARGO) run --quiet -p oomguard --example generate -- docs
 	$(CARGO) build --quiet -p oomguard-py --features inspect
 	$(CARGO) run --quiet -p oomguard-py --features inspect --example stubs -- python/oomguard/_core.pyi
-	$(BIN)/python -m ruff check --quiet --fix python/oomguard/_core.pyi
 	$(BIN)/python -m ruff format --quiet python/oomguard/_core.pyi
+	$(BIN)/python -m ruff check --quiet --fix python/oomguard/_core.pyi
 
 fmt:
 	$(CARGO) fmt --all

@@ -145,6 +145,8 @@ def carry_out(done: tuple[int | None, float] | None) -> Relief:
         steps += [_cached(name, give_back) for name, give_back in _LIBRARIES.items() if name in sys.modules]
         for callback in list(_callbacks.values()):
             steps.append(_measured(getattr(callback, "__name__", repr(callback)), callback))
+        if _callbacks:
+            steps.append(_measured("trim", _core.trim))
         relief = Relief(tuple(steps), before, _core.resident())
     finally:
         shield.__exit__()

@@ -54,7 +54,7 @@ def first():
 
     done = oomguard.relieve()
     assert called == ["again", "second", "a lambda", "another"]
-    assert [step.failed for step in done.steps][2:] == ["RuntimeError: again", None, None, None]
+    assert [step.failed for step in done.steps][2:] == ["RuntimeError: again", None, None, None, None]
     assert "`first` failed: RuntimeError: again" in caplog.text
     with pytest.raises(TypeError, match="takes a function"):
         oomguard.on_pressure(5)
