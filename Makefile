@@ -1,15 +1,17 @@
 # make demo   builds everything into .venv and shows what oomguard does, in about a minute
 # make test   every test of the project, Rust and Python
+# make test-ml the tests that train with the real frameworks, in an environment of their own (5 GB, some minutes)
 # make bench  what the guard and a check cost, against others in the same run
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
 
-.PHONY: demo test test-rust test-python check fmt generate bench clean
+.PHONY: demo test test-rust test-python test-ml check fmt generate bench clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +37,16 @@ test-rust:
 
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest python/tests -q
+
+# torch and the frameworks, apart from the rest.
+$(ML)/.installed: pyproject.toml Cargo.toml $(SOURCES)
+	test -x $(ML)/bin/python || $(PYTHON) -m venv $(ML)
+	$(ML)/bin/python -m pip install --quiet --upgrade pip
+	$(ML)/bin/python -m pip install --quiet ".[test,ml]"
+	touch $@
+
+test-ml: $(ML)/.installed
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(ML)/bin/python -m pytest python/tests/ml -q
 
 # Ratios in one run; BENCHMARKS.md holds what they were.
 bench: $(VENV)/.installed
@@ -66,4 +78,4 @@ fmt:
 	$(BIN)/python -m ruff check --fix python examples bench
 
 clean:
-	rm -rf target $(VENV) .demo build dist
+	rm -rf target $(VENV) $(ML) .demo build dist
