@@ -1,0 +1,88 @@
+"""The memory that an object holds outside of itself: arrays, tensors, buffers. Runs none of the object's own code."""
+
+from __future__ import annotations
+
+import array
+import gc
+import mmap
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+SMALLEST = 4096
+"""Bytes below which a buffer is not worth a look."""
+
+HEAP_TYPE = 1 << 9
+"""``Py_TPFLAGS_HEAPTYPE``: a class that somebody wrote in Python, or a C extension at run time."""
+
+
+def payload(thing: object) -> tuple[int, int] | None:
+    """Address and bytes of the main memory behind an array, a CPU tensor or a buffer; ``None`` if it has none.
+
+    A view counts as what it looks into, so that two views of one array are one payload. A NumPy ``memmap`` is a file's
+    memory and does not count.
+    """
+    kind = type(thing)
+    if kind in (bytes, bytearray, array.array, mmap.mmap):
+        buffer: Any = thing
+        size = len(buffer) * (buffer.itemsize if kind is array.array else 1)
+        return (id(thing), size) if size >= SMALLEST else None
+    found = _of_array(thing, kind) or _of_tensor(thing, kind)
+    return found if found is not None and found[1] >= SMALLEST else None
+
+
+def _of_array(thing: Any, kind: type) -> tuple[int, int] | None:
+    ndarray = getattr(sys.modules.get("numpy"), "ndarray", None)
+    if ndarray is None or not issubclass(kind, ndarray):
+        return None
+    memmap = getattr(sys.modules["numpy"], "memmap", ndarray)
+    while isinstance(thing.base, ndarray):
+        thing = thing.base
+    if type(thing) is memmap:
+        return None
+    return int(thing.__array_interface__["data"][0]), int(thing.nbytes)
+
+
+def _of_tensor(thing: Any, kind: type) -> tuple[int, int] | None:
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if tensor is None or not issubclass(kind, tensor):
+        return None
+    try:
+        if thing.device.type != "cpu":
+            return None
+        storage = tensor.untyped_storage(thing)
+        return int(storage.data_ptr()), int(storage.nbytes())
+    except (RuntimeError, NotImplementedError):  # a sparse, fake or meta tensor has no memory of its own
+        return None
+
+
+def own_size(thing: object) -> int:
+    """Bytes of the object itself, without what it refers to. A class's own ``__sizeof__`` is not asked."""
+    return object.__sizeof__(thing) if type(thing).__flags__ & HEAP_TYPE else sys.getsizeof(thing)
+
+
+def attributes(thing: object) -> dict[str, object]:
+    """What is stored on an instance under which name; nothing for other objects."""
+    if not type(thing).__flags__ & HEAP_TYPE:
+        return {}
+    try:
+        found = object.__getattribute__(thing, "__dict__")
+    except AttributeError:
+        return {}
+    return dict(found) if type(found) is dict else {}
+
+
+def held(thing: object) -> Iterator[object]:
+    """What ``thing`` refers to itself or through the dictionary of its attributes."""
+    instance = type(thing).__flags__ & HEAP_TYPE
+    for part in gc.get_referents(thing):
+        yield part
+        if instance and type(part) is dict:
+            yield from gc.get_referents(part)
+
+
+def name(kind: type) -> str:
+    """``Agent``, ``torch.nn.modules.linear.Linear``: the class with its module, where that says something."""
+    qualified = kind.__qualname__.rpartition("<locals>.")[2]
+    module = kind.__module__
+    return qualified if module in ("builtins", "__main__") else f"{module}.{qualified}"
