@@ -6,7 +6,7 @@ import gc
 from collections import Counter
 from typing import NamedTuple
 
-from oomguard.leaks._payload import HEAP_TYPE, held, name, payload
+from oomguard.leaks._payload import HEAP_TYPE, Carriers, gradient, held, name, payload
 
 
 class Census(NamedTuple):
@@ -27,10 +27,11 @@ class Census(NamedTuple):
 
 
 def census() -> Census:
-    """Looks at every object: 1 microsecond for each, 0.2 s with torch loaded. Frozen objects are not seen."""
+    """Looks at every object: 2 microseconds for each, 0.3 s with torch loaded. Frozen objects are not seen."""
     counts: Counter[str] = Counter()
     holds: Counter[str] = Counter()
     names: dict[type, str] = {}
+    carriers = Carriers()
     seen: set[int] = set()
     objects = gc.get_objects()
     for written in (True, False):
@@ -41,8 +42,8 @@ def census() -> Census:
             called = names.get(kind) or names.setdefault(kind, name(kind))
             counts[called] += 1
             for part in held(thing):
-                memory = payload(part)
-                if memory is not None and memory[0] not in seen:
-                    seen.add(memory[0])
-                    holds[called] += memory[1]
+                for memory in (payload(part), gradient(part)) if carriers[type(part)] else ():
+                    if memory is not None and memory[0] not in seen:
+                        seen.add(memory[0])
+                        holds[called] += memory[1]
     return Census(counts, holds)

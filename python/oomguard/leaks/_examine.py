@@ -133,7 +133,7 @@ def examine(study: Study | None = None) -> Report:
 
     In this order: heap that was freed and kept (trim), objects in cycles (collected, named, freed), data in the
     attributes of ``study``'s trials, reserved memory that is not yet in RAM, and growth over the calls of
-    ``end_of_trial()``. Costs some 0.3 s with torch loaded, and 20 ms for each GiB in RAM; call it when you look for a
+    ``end_of_trial()``. Costs some 0.4 s with torch loaded, and 20 ms for each GiB in RAM; call it when you look for a
     leak, and ``end_of_trial()`` always.
 
     Args:

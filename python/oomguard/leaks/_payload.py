@@ -16,6 +16,22 @@ HEAP_TYPE = 1 << 9
 """``Py_TPFLAGS_HEAPTYPE``: a class that somebody wrote in Python, or a C extension at run time."""
 
 
+BUFFERS = frozenset((bytes, bytearray, array.array, mmap.mmap))
+
+
+class Carriers(dict[type, bool]):
+    """Which types can have a payload at all, remembered for one walk over many objects: ten times as fast."""
+
+    def __missing__(self, kind: type) -> bool:
+        arrays = (
+            getattr(sys.modules.get("numpy"), "ndarray", None),
+            getattr(sys.modules.get("torch"), "Tensor", None),
+        )
+        carries = kind in BUFFERS or any(one is not None and issubclass(kind, one) for one in arrays)
+        self[kind] = carries
+        return carries
+
+
 def payload(thing: object) -> tuple[int, int] | None:
     """Address and bytes of the main memory behind an array, a CPU tensor or a buffer; ``None`` if it has none.
 
@@ -23,7 +39,7 @@ def payload(thing: object) -> tuple[int, int] | None:
     memory and does not count.
     """
     kind = type(thing)
-    if kind in (bytes, bytearray, array.array, mmap.mmap):
+    if kind in BUFFERS:
         buffer: Any = thing
         size = len(buffer) * (buffer.itemsize if kind is array.array else 1)
         return (id(thing), size) if size >= SMALLEST else None
@@ -54,6 +70,14 @@ def _of_tensor(thing: Any, kind: type) -> tuple[int, int] | None:
         return int(storage.data_ptr()), int(storage.nbytes())
     except (RuntimeError, NotImplementedError):  # a sparse, fake or meta tensor has no memory of its own
         return None
+
+
+def gradient(thing: Any) -> tuple[int, int] | None:
+    """The payload of a tensor's gradient, which the collector does not know of."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if tensor is None or not issubclass(type(thing), tensor) or not thing.is_leaf:
+        return None
+    return payload(thing.grad)
 
 
 def own_size(thing: object) -> int:

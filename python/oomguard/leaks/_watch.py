@@ -79,7 +79,7 @@ def watch(study: object = None) -> Watch:
         print(watched.report)
 
     Warm up before (one split), or the block's first imports and caches count as left behind. Collects, trims and counts
-    all objects at both ends: 0.3 s each with torch loaded. An exception passes through; the report is there all the
+    all objects at both ends: 0.5 s each with torch loaded. An exception passes through; the report is there all the
     same.
     """
     return Watch(study)  # type: ignore[arg-type]
