@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import threading
 import time
@@ -103,11 +104,15 @@ def freeze_imports() -> Frozen:
     ``gc.collect()`` looks at all objects, and importing torch makes 185,000: 100 ms each time. They never become
     garbage, so nobody needs to look at them: afterwards a collection takes less than 1 ms. Costs one full collection.
     What is alive at the call is never freed by the collector again, if it ends in a cycle: call it once, before there
-    are models.
+    are models. torch imports its compiler at the first step of an optimizer (140,000 more objects): where that is so,
+    train something small before, and call end_of_trial() and then this. At exit all is unfrozen, so that libraries
+    which look for leaks of their own then (nanobind) find none.
     """
     start = time.perf_counter()
     gc.collect()
     gc.freeze()
+    atexit.unregister(gc.unfreeze)
+    atexit.register(gc.unfreeze)
     return Frozen(gc.get_freeze_count(), time.perf_counter() - start)
 
 
