@@ -104,6 +104,15 @@ def test_what_lives_elsewhere_is_not_counted_as_held():
     assert shared[0] == 1.0
 
 
+def test_what_stands_in_dictionaries_and_tuples_that_are_not_tracked_counts():
+    class Deep:
+        def __init__(self) -> None:
+            self.me, self.table = self, {"prices": np.ones(2 * MIB // 8), "pair": (np.ones(MIB // 8), 1.0)}
+
+    Deep()
+    assert 3 * MIB <= free_and_name().holds < 4 * MIB
+
+
 def test_finalizers_run_once_weak_references_die_and_settings_stay():
     calls = []
 

@@ -13,7 +13,7 @@ import types
 from collections import Counter
 from typing import NamedTuple
 
-from oomguard.leaks._payload import HEAP_TYPE, Carriers, attributes, gradient, name, own_size, payload
+from oomguard.leaks._payload import HEAP_TYPE, Carriers, attributes, gradient, name, own_size, parts, payload
 
 MOST_KINDS = 16
 """Types whose memory is added up one by one; each costs a walk over all that was found."""
@@ -85,16 +85,14 @@ class Walk:
 
     def __init__(self, garbage: list[object]) -> None:
         self.inside = {id(thing): thing for thing in garbage}
-        references = Counter(
-            id(part) for thing in garbage for part in gc.get_referents(thing) if id(part) not in self.inside
-        )
+        references = Counter(id(part) for thing in garbage for part in parts(thing) if id(part) not in self.inside)
         self.carriers = Carriers()
         # An array that is alive elsewhere stays: only those count to which the unreachable have all references.
         self.leaves: dict[int, tuple[int, int]] = {}
         for thing in garbage:
-            parts = gc.get_referents(thing)
-            while parts:
-                part = parts.pop()
+            left = parts(thing)
+            while left:
+                part = left.pop()
                 # Two references are ours: the variable and the argument.
                 if references.get(id(part), -9) < sys.getrefcount(part) - 2:
                     continue
@@ -112,7 +110,7 @@ class Walk:
             size += own_size(thing)
             if self.carriers[type(thing)]:
                 memories.update(filter(None, (payload(thing), gradient(thing))))
-            for part in gc.get_referents(thing):
+            for part in parts(thing):
                 key = id(part)
                 if key in self.leaves:
                     address, length = self.leaves[key]

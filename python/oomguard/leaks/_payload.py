@@ -96,13 +96,25 @@ def attributes(thing: object) -> dict[str, object]:
     return dict(found) if type(found) is dict else {}
 
 
+def parts(thing: object) -> list[object]:
+    """What ``thing`` refers to, and what is in untracked dictionaries and tuples among that.
+
+    The collector does not list a tuple, or (before 3.14) a dictionary, that holds arrays alone.
+    """
+    found = gc.get_referents(thing)
+    for part in found:
+        if type(part) in (dict, tuple) and not gc.is_tracked(part):
+            found.extend(gc.get_referents(part))
+    return found
+
+
 def held(thing: object) -> Iterator[object]:
     """What ``thing`` refers to itself or through the dictionary of its attributes."""
     instance = type(thing).__flags__ & HEAP_TYPE
-    for part in gc.get_referents(thing):
+    for part in parts(thing):
         yield part
-        if instance and type(part) is dict:
-            yield from gc.get_referents(part)
+        if instance and type(part) is dict and gc.is_tracked(part):
+            yield from parts(part)
 
 
 def name(kind: type) -> str:
