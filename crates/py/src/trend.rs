@@ -64,8 +64,8 @@ impl Trend {
         self.estimate.map(|estimate| estimate.confidence.fraction())
     }
 
-    /// Whether it grows for good: at least eight windows, 99 % certain, by 32 MiB or more, to where it has not been, and
-    /// not less and less.
+    /// Whether it grows for good: at least eight windows, 99 % certain, by 32 MiB or more, to where it has not been,
+    /// and not less and less.
     #[getter]
     fn sure(&self) -> bool {
         self.estimate.is_some_and(|estimate| estimate.is_growth())
