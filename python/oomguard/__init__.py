@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from oomguard._live import monitor
     from oomguard._monitor import MemoryMonitor, MemoryStatus
     from oomguard._signals import handle_sigterm
+    from oomguard._trial_end import end_of_trial, freeze_imports
     from oomguard.workers import worker_init
 
 __all__ = [
@@ -37,6 +38,8 @@ __all__ = [
     "__version__",
     "check",
     "checkpoint",
+    "end_of_trial",
+    "freeze_imports",
     "guard",
     "guarded",
     "handle_sigterm",
@@ -57,6 +60,8 @@ _LATE = {
     "Limited": "_limit",
     "MemoryMonitor": "_monitor",
     "MemoryStatus": "_monitor",
+    "end_of_trial": "_trial_end",
+    "freeze_imports": "_trial_end",
     "guard": "_guard",
     "guarded": "_guard",
     "handle_sigterm": "_signals",

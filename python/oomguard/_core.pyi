@@ -4,12 +4,13 @@ What Python needs from the engine.
 
 from os import PathLike
 from pathlib import Path
-from typing import Any, Final, SupportsIndex, final
+from typing import Any, Final, SupportsFloat, SupportsIndex, final
 
 __all__ = [
     "Guard",
     "Shield",
     "Snapshot",
+    "Trend",
     "__version__",
     "acknowledge",
     "after_fork_in_child",
@@ -174,6 +175,54 @@ class Snapshot:
     def warning(self, /) -> int:
         """
         Below it level is warning.
+        """
+
+@final
+class Trend:
+    """
+    The trend of the lowest value of each window: Theil and Sen's slope with Mann and Kendall's confidence, over the
+    newest 16 windows. With `window_seconds` of 0 each value counts. `seconds` may be any count that only rises.
+    """
+    def __new__(cls, /, window_seconds: SupportsFloat | SupportsIndex = 0.0) -> Trend: ...
+    def __repr__(self, /) -> str: ...
+    def add(self, /, seconds: SupportsFloat | SupportsIndex, bytes: SupportsIndex) -> bool:
+        """
+        Takes the value at this moment. Whether a window has ended with it.
+        """
+    @property
+    def at_least(self, /) -> int | None:
+        """
+        The slope is no less, with 95 % certainty.
+        """
+    @property
+    def at_most(self, /) -> int | None:
+        """
+        The slope is no more, with 95 % certainty.
+        """
+    @property
+    def confidence(self, /) -> float | None:
+        """
+        That it grows (shrinks, where the slope is negative) and chance alone did not do this: 0.5 to 0.999.
+        """
+    def reaches(self, /, limit: SupportsIndex, usage: SupportsIndex) -> float | None:
+        """
+        Seconds until `usage` has become `limit` at this slope, None while it does not grow.
+        """
+    @property
+    def slope(self, /) -> int | None:
+        """
+        Bytes per second, negative while it shrinks; None before the fourth window.
+        """
+    @property
+    def sure(self, /) -> bool:
+        """
+        Whether it grows for good: at least eight windows, 99 % certain, by 32 MiB or more, to where it has not been,
+        and not less and less.
+        """
+    @property
+    def windows(self, /) -> int:
+        """
+        Windows that count: 16 at the most.
         """
 
 def acknowledge() -> None:

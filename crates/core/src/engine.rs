@@ -174,6 +174,7 @@ impl Engine {
             peak: job.peak,
             rate: job.growth.rate(),
             limit: job.policy.limit,
+            leak: job.leak(),
             failures: job.failures.in_row,
             asked: job.asked,
             checks: job.checks,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::effect::{Exit, JobId};
+use crate::trend::Confidence;
 use crate::units::Bytes;
 
 /// How short memory is.
@@ -164,6 +165,10 @@ pub enum Event {
         job: JobId,
         /// Bytes per second.
         slope: Bytes,
+        /// With 95 % certainty no less than this.
+        at_least: Bytes,
+        /// That it grows at all.
+        confidence: Confidence,
         /// Until it reaches its limit.
         reaches_limit_in: Duration,
     },

@@ -8,7 +8,7 @@ use crate::clock::Instant;
 use crate::effect::{Exit, JobId, Urgency};
 use crate::event::Cause;
 use crate::forecast::Growth;
-use crate::leak::LeakWatch;
+use crate::leak::{Leak, LeakWatch};
 use crate::policy::{EARLY_DEATH, JobPolicy, Restart};
 use crate::pool::Failures;
 use crate::timer::{Timer, Timers};
@@ -181,6 +181,12 @@ impl Job {
         }
     }
 
+    /// Its leak, and until that reaches the limit.
+    pub(crate) fn leak(&self) -> Option<(Leak, Duration)> {
+        let (leak, limit) = (self.leak.leak()?, self.policy.limit?);
+        Some((leak, leak.reaches(limit, self.usage?)))
+    }
+
     /// A worker, which gets another chance, rather than a single run.
     pub(crate) fn is_worker(&self) -> bool {
         self.policy.restart != Restart::Never
@@ -247,6 +253,8 @@ pub struct View {
     pub rate: Bytes,
     /// What it may use.
     pub limit: Option<Bytes>,
+    /// Its leak, and until that reaches the limit.
+    pub leak: Option<(Leak, Duration)>,
     /// Failures in a row.
     pub failures: u32,
     /// It was asked to stop its present work.

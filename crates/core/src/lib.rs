@@ -21,6 +21,7 @@ pub mod policy;
 pub mod pool;
 pub mod sample;
 mod timer;
+mod trend;
 pub mod units;
 mod victim;
 
@@ -29,6 +30,8 @@ pub use effect::{Effect, Exit, Input, JobId, LimitEvent, Urgency, Word};
 pub use engine::Engine;
 pub use event::{Cause, Event, Level, Parked, Pause, Reason};
 pub use job::{Phase, View};
+pub use leak::Leak;
 pub use policy::{Enforcement, HostPolicy, JobPolicy, OnLimit, Restart};
 pub use sample::{HostSample, JobSample, Reading, Why};
+pub use trend::{Confidence, Estimate, Trend};
 pub use units::Bytes;

@@ -11,7 +11,7 @@ use crate::engine::Engine;
 use crate::event::{Cause, Event, Reason};
 use crate::forecast::time_to_use;
 use crate::job::{Job, Phase};
-use crate::leak::reaches;
+use crate::leak::Leak;
 use crate::timer::Timer;
 use crate::units::Bytes;
 
@@ -90,10 +90,13 @@ impl Engine {
 
     fn watch_for_leak(&mut self, now: Instant, id: JobId, limit: Bytes, usage: Bytes) {
         let job = self.job(id);
-        let Some(slope) = job.leak.update(now, usage) else { return };
-        let reaches_limit_in = reaches(limit, usage, slope);
+        let Some(leak) = job.leak.update(now, limit, usage) else { return };
+        let reaches_limit_in = leak.reaches(limit, usage);
         let soon = reaches_limit_in < job.policy.grace + THROTTLE_AGAIN && job.is_worker();
-        self.say(Event::Leak { job: id, slope, reaches_limit_in });
+        if job.leak.is_news(&leak, reaches_limit_in) {
+            let Leak { slope, at_least, confidence } = leak;
+            self.say(Event::Leak { job: id, slope, at_least, confidence, reaches_limit_in });
+        }
         if soon {
             self.plan(id, Cause::Leak);
         }

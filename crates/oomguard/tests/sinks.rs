@@ -10,7 +10,9 @@ use jiff::Timestamp;
 use oomguard::record::{Entry, Notice, Record, Roster, Told};
 use oomguard::sink::report::Closing;
 use oomguard::sink::{Human, JsonLines, LogFile, Report, Sinks, jsonl};
-use oomguard_core::{Bytes, Cause, Enforcement, Event, Exit, Instant, JobId, Level, Pause, Reason};
+use oomguard_core::{
+    Bytes, Cause, Confidence, Enforcement, Event, Exit, Instant, JobId, Level, Pause, Reason,
+};
 use serde_json::{Value, json};
 
 const W1: JobId = JobId(0);
@@ -96,13 +98,25 @@ fn a_notice_keeps_a_pid_of_its_own() {
     assert_eq!(line(armed())["enforcement"], "cgroup2");
 }
 
+fn leak(reaches_limit_in: Duration) -> Event {
+    let (slope, at_least) = (Bytes(22), Bytes(20));
+    Event::Leak { job: W1, slope, at_least, confidence: Confidence(997), reaches_limit_in }
+}
+
+#[test]
+fn a_leak_says_how_sure_it_is() {
+    let line = line(leak(Duration::from_secs(2400)));
+    let said = ["slope", "at_least", "confidence", "reaches_limit_in_s"].map(|key| line[key].clone());
+    assert_eq!(said, [json!(22), json!(20), json!(0.997), json!(2400.0)]);
+}
+
 #[test]
 fn no_length_of_time_is_left_as_serde_writes_it() {
     let time = Duration::new(1, 5);
     let all: Vec<Told> = vec![
         Event::Waiting { job: W1, pause: Pause::Backoff, delay: time, failures: 1 }.into(),
         Event::Health { job: W1, age: time, max_age: Some(time), usage: None, available: Bytes(1) }.into(),
-        Event::Leak { job: W1, slope: Bytes(1), reaches_limit_in: time }.into(),
+        leak(time).into(),
         Event::Terminate { job: W1, cause: Cause::Age, usage: None, grace: time }.into(),
         Event::MemoryBack { job: W1, after: time, complete: true }.into(),
         Event::Ended { job: W1, cause: Cause::Age, exit: Exit::Unknown, age: time, peak: Bytes(1) }.into(),

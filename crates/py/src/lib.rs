@@ -15,6 +15,7 @@ mod sampler;
 mod seat;
 mod seen;
 mod selflimit;
+mod trend;
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
@@ -39,6 +40,8 @@ mod _core {
     use super::reserve::holds_reserve;
     #[pymodule_export]
     use super::selflimit::{limit_self, parse_size};
+    #[pymodule_export]
+    use super::trend::Trend;
     #[pymodule_export]
     use super::{
         after_fork_in_child, at_ease, available, check, end, level, notify_guard, prune_requested,

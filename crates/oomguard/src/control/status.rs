@@ -103,4 +103,10 @@ pub struct WorkerStatus {
     pub status_text: Option<String>,
     /// When it reaches its limit if it goes on growing like this.
     pub leak_eta_s: Option<f64>,
+    /// By how many bytes per second it grows for good.
+    #[serde(default)]
+    pub leak_slope: Option<Bytes>,
+    /// How sure that is, 0 to 1.
+    #[serde(default)]
+    pub leak_confidence: Option<f64>,
 }

@@ -9,7 +9,7 @@ use anstyle::{AnsiColor, Style};
 use oomguard_core::{Bytes, Level};
 
 use super::{Phase, Status, WorkerStatus};
-use crate::sink::human::{one_line, span};
+use crate::sink::human::{one_line, pace, span};
 
 const HEADS: [&str; 9] = ["WORKER", "PHASE", "PID", "AGE", "RESTART", "MEMORY", "PEAK", "STARTS", "STATUS"];
 
@@ -99,7 +99,11 @@ fn remarks(worker: &WorkerStatus) -> String {
         parts.push(format!("{} failures in a row", worker.failures));
     }
     if let Some(eta) = worker.leak_eta_s {
-        parts.push(format!("leaks: at its limit in {}", seconds(eta)));
+        let slope = worker.leak_slope.map_or(String::new(), |slope| format!(" {}", pace(slope)));
+        let sure = worker
+            .leak_confidence
+            .map_or(String::new(), |sure| format!(" (sure: {:.0} %)", (sure * 100.0).floor()));
+        parts.push(format!("leaks{slope}{sure}: at its limit in about {}", seconds(eta)));
     }
     if let Some(trial) = worker.trial {
         parts.push(format!("trial {trial}"));
@@ -159,6 +163,8 @@ mod tests {
             trial: None,
             status_text: None,
             leak_eta_s: None,
+            leak_slope: None,
+            leak_confidence: None,
         }
     }
 
@@ -209,5 +215,16 @@ mod tests {
              worker-2  waiting  -      -    starts in 8s  ? / 8 GiB        -      4       3 failures in a row\n"
         );
         assert!(render_table(&status, true).contains("\u{1b}[33mwarning\u{1b}[0m"));
+    }
+
+    #[test]
+    fn a_leak_is_remarked_with_its_pace_and_how_sure_it_is() {
+        let leaks = WorkerStatus {
+            leak_eta_s: Some(2400.0),
+            leak_slope: Some(Bytes(384_477)),
+            leak_confidence: Some(0.997),
+            ..worker("worker-1", Phase::Running)
+        };
+        assert_eq!(remarks(&leaks), "leaks 22MB/min (sure: 99 %): at its limit in about 40m");
     }
 }

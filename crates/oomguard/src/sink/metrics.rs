@@ -56,7 +56,7 @@ fn guard(registry: &mut Registry, status: &Status) {
 
 fn workers(registry: &mut Registry, workers: &[WorkerStatus]) {
     type Of = fn(&WorkerStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Of); 8] = [
+    let gauges: [(&str, &str, Of); 10] = [
         ("worker_running", "1 while the worker has a process", |worker| {
             Some(f64::from(u8::from(worker.pid.is_some())))
         }),
@@ -73,6 +73,12 @@ fn workers(registry: &mut Registry, workers: &[WorkerStatus]) {
         ("worker_age_seconds", "Time since its start", |worker| worker.age_s),
         ("worker_leak_eta_seconds", "When it reaches its limit if it goes on growing", |worker| {
             worker.leak_eta_s
+        }),
+        ("worker_leak_bytes_per_second", "By how much it grows for good", |worker| {
+            worker.leak_slope.map(|bytes| bytes.0 as f64)
+        }),
+        ("worker_leak_confidence_ratio", "How sure it is that it grows, 0 to 1", |worker| {
+            worker.leak_confidence
         }),
         ("worker_failures_in_a_row", "Failures in a row", |worker| Some(f64::from(worker.failures))),
     ];
@@ -117,7 +123,9 @@ mod tests {
             next_start_in_s: None,
             trial: None,
             status_text: None,
-            leak_eta_s: None,
+            leak_eta_s: Some(2400.0),
+            leak_slope: Some(Bytes::mib(1)),
+            leak_confidence: Some(0.997),
         };
         let status = Status {
             guard: GuardStatus {
@@ -145,6 +153,9 @@ mod tests {
             "oomguard_guard_info{version=\"0.1.0\",enforcement=\"cgroup2\"} 1.0",
             "oomguard_worker_memory_usage_bytes{worker=\"worker-1\"} 1073741824.0",
             "oomguard_worker_age_seconds{worker=\"worker-1\"} 74.5",
+            "oomguard_worker_leak_eta_seconds{worker=\"worker-1\"} 2400.0",
+            "oomguard_worker_leak_bytes_per_second{worker=\"worker-1\"} 1048576.0",
+            "oomguard_worker_leak_confidence_ratio{worker=\"worker-1\"} 0.997",
             "oomguard_worker_starts_total{worker=\"worker-1\"} 3",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");

@@ -144,6 +144,8 @@ fn status_of(worker: &super::Worker, guard: &Guard, now: oomguard_core::Instant)
         next_start_in_s: view.start_in.map(|left| left.as_secs_f64()),
         trial: worker.trial,
         status_text: worker.status.clone(),
-        leak_eta_s: worker.leak.map(|(at, eta)| eta.saturating_sub(now.since(at)).as_secs_f64()),
+        leak_eta_s: view.leak.filter(|_| alive).map(|(_, reaches)| reaches.as_secs_f64()),
+        leak_slope: view.leak.filter(|_| alive).map(|(leak, _)| leak.slope),
+        leak_confidence: view.leak.filter(|_| alive).map(|(leak, _)| leak.confidence.fraction()),
     })
 }

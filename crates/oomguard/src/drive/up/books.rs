@@ -19,11 +19,6 @@ impl Up {
                 self.book_death(guard, job, cause, peak, record.ts);
                 self.save(guard);
             }
-            Event::Leak { job, reaches_limit_in, .. } => {
-                if let Some(worker) = self.worker(job) {
-                    worker.leak = Some((record.mono, reaches_limit_in));
-                }
-            }
             _ => {}
         }
     }

@@ -45,8 +45,6 @@ pub(super) struct Worker {
     pub(super) again: Option<(Pool, u16)>,
     /// Its own words.
     pub(super) status: Option<String>,
-    /// Until it may reach its limit, as last forecast.
-    pub(super) leak: Option<(Instant, std::time::Duration)>,
 }
 
 impl Up {
@@ -105,7 +103,6 @@ impl Up {
             leaving: false,
             again: None,
             status: None,
-            leak: None,
         });
         job
     }
@@ -180,7 +177,7 @@ impl Up {
         worker.start_time = main.start_time();
         worker.started = clock::now();
         worker.started_ts = Timestamp::now();
-        (worker.checks, worker.trial, worker.status, worker.leak) = (false, None, None, None);
+        (worker.checks, worker.trial, worker.status) = (false, None, None);
         Ok(main)
     }
 

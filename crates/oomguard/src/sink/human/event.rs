@@ -4,7 +4,7 @@
 
 use oomguard_core::{Bytes, Cause, Event, Exit, JobId, Level, Parked, Pause, Reason};
 
-use super::units::{gb, gb2, rate, span, threshold};
+use super::units::{gb, gb2, pace, rate, span, threshold};
 use super::{Line, Tone};
 use crate::record::{Entry, Roster};
 
@@ -118,12 +118,13 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
             };
             Tone::Good.line(format!("✅ {} PID {pid} healthy ({times})", name(job)))
         }
-        Event::Leak { job, slope, reaches_limit_in } => Tone::Warn.line(format!(
-            "📈 {} grows steadily by {}: reaches its limit in {}{}",
+        Event::Leak { job, slope, confidence, reaches_limit_in, .. } => Tone::Warn.line(format!(
+            "📈 {} leaks {} (sure: {} %), reaches {} in about {}",
             name(job),
-            rate(*slope),
-            span(*reaches_limit_in),
-            in_brackets(roster, *job)
+            pace(*slope),
+            confidence.percent(),
+            roster.get(*job).and_then(|entry| entry.limit).map_or("its limit".to_owned(), gb),
+            span(*reaches_limit_in)
         )),
         Event::Relieve { job, usage } => {
             Tone::Plain.line(format!("🧹 {} asked to give back caches (mem: {})", name(job), gb2(*usage)))

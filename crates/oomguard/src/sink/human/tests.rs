@@ -1,7 +1,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use oomguard_core::{Bytes, Cause, Enforcement, Event, Exit, Instant, JobId, Level, Parked, Pause, Reason};
+use oomguard_core::{
+    Bytes, Cause, Confidence, Enforcement, Event, Exit, Instant, JobId, Level, Parked, Pause, Reason,
+};
 
 use super::*;
 use crate::record::Entry;
@@ -134,8 +136,14 @@ fn every_event_has_its_line() {
             "✅ Worker 1 PID 12345 healthy (age: 9s, mem: unknown)",
         ),
         (
-            Event::Leak { job, slope: Bytes::mib(2), reaches_limit_in: s(725) },
-            "📈 Worker 1 grows steadily by 2.0MB/s: reaches its limit in 12m (limit: 8.0GB)",
+            Event::Leak {
+                job,
+                slope: Bytes::mib(2),
+                at_least: Bytes::mib(1),
+                confidence: Confidence(997),
+                reaches_limit_in: s(725),
+            },
+            "📈 Worker 1 leaks 120MB/min (sure: 99 %), reaches 8.0GB in about 12m",
         ),
         (Event::Relieve { job, usage }, "🧹 Worker 1 asked to give back caches (mem: 2.50GB)"),
         (Event::Relieved { job, freed: Bytes::mib(512) }, "🧹 Worker 1 gave back 512MB"),

@@ -39,6 +39,16 @@ pub(super) fn rate(per_second: Bytes) -> String {
     format!("{:.1}MB/s", per_second.0 as f64 / f64::from(1 << 20))
 }
 
+/// `22MB/min`, below ten `2.2MB/min`, below one `13MB/h`: slow growth in the unit in which people wait for it.
+pub(crate) fn pace(per_second: Bytes) -> String {
+    let per_minute = per_second.0 as f64 * 60.0 / f64::from(1 << 20);
+    match per_minute {
+        0.0..1.0 => format!("{:.0}MB/h", per_minute * 60.0),
+        1.0..10.0 => format!("{per_minute:.1}MB/min"),
+        _ => format!("{per_minute:.0}MB/min"),
+    }
+}
+
 /// `0.3s` below ten seconds, `74s` below two minutes, `12m`, `3h05m`.
 pub(crate) fn span(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -90,6 +100,9 @@ mod tests {
         assert_eq!(threshold(Bytes::mib(3584)), "3.5GB");
         assert_eq!(threshold(Bytes::gib(10)), "10GB");
         assert_eq!(rate(Bytes::kib(1200)), "1.2MB/s");
+        assert_eq!(pace(Bytes(22 * (1 << 20) / 60)), "22MB/min");
+        assert_eq!(pace(Bytes::kib(40)), "2.3MB/min");
+        assert_eq!(pace(Bytes(4000)), "14MB/h");
         assert_eq!(rate(Bytes::mib(3500)), "3.4GB/s");
     }
 
