@@ -5,7 +5,7 @@ python examples/python/give_back.py
 
 import oomguard
 
-cache: dict[int, bytes] = {i: b"x" * (1 << 20) for i in range(64)}
+cache: dict[int, bytearray] = {i: bytearray(b"x") * (1 << 20) for i in range(64)}
 
 
 @oomguard.on_pressure
