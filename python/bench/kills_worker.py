@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import pathlib
@@ -77,13 +78,18 @@ class Worker:
                 return
             if not heard:
                 break
-        raise SystemExit(f"worker {self.pid} did not say {word!r}")
+        if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+            os.kill(self.pid, signal.SIGQUIT)  # says where it stands
+            time.sleep(1)
+            raise SystemExit(f"worker {self.pid} hangs: it did not say {word!r} in {PATIENCE} s")
+        raise SystemExit(f"worker {self.pid} ended by itself")
 
     def _live(self, write: int, dice: random.Random) -> None:
         if self.guarded:
             os.environ.update(OOMGUARD_PAGE=str(self.page.path), OOMGUARD_JOB=self.job, OOMGUARD_STATE=str(self.folder))
         if self.cgroup is not None:
             (self.cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        faulthandler.register(signal.SIGQUIT)
         wishes: set[str] = set()
         signal.signal(signal.SIGUSR1, lambda *_: wishes.add("bomb"))
         signal.signal(signal.SIGUSR2, lambda *_: wishes.add("refused"))
