@@ -148,7 +148,14 @@ class TestConstraint:
         assert [trial.constraints for trial in quick.trials] == [{}, {}]
         assert "memory_constraint is not in force with n_jobs > 1" in caplog.text
 
-    @pytest.mark.parametrize("size", ["six", "-1GiB", 0, -5, 1.5, True])
+    @pytest.mark.parametrize(
+        ("size", "bytes"),
+        [("6GiB", 6 << 30), ("6g", 6 << 30), ("1.5 GB", 3 << 29), ("512MiB", 512 << 20), ("100", 100), (7, 7)],
+    )
+    def test_a_size_is_bytes_or_text_in_binary_units(self, size, bytes):
+        assert og.objective(prune, memory_constraint=size).memory_constraint == bytes
+
+    @pytest.mark.parametrize("size", ["six", "6 Gold", "", "-1GiB", 0, -5, 1.5, True])
     def test_what_is_no_size_is_refused(self, quick, size):
         with pytest.raises((TypeError, ValueError)):
             og.attach(quick, memory_constraint=size)

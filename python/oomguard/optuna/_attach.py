@@ -15,11 +15,11 @@ from oomguard._brake import logger, raise_stop
 from oomguard._state import Study as Registered
 from oomguard._state import register
 from oomguard.optuna import _birth
+from oomguard.optuna._constraint import constraint_bytes
 from oomguard.optuna._forked import open_anew, renew_in_children
 from oomguard.optuna._heartbeat import go_first
 from oomguard.optuna._journal import break_dead_locks
 from oomguard.optuna._objective import StopCallback, objective
-from oomguard.optuna._peak import constraint_bytes
 from oomguard.optuna._reap import reap
 from oomguard.optuna._spec import spec_of
 

@@ -15,10 +15,11 @@ from oomguard._brake import announce, logger, raise_stop
 from oomguard._errors import MemoryCritical
 from oomguard._monitor import GIB, to_bytes
 from oomguard._state import MEMORY_CAUSES, OWN_CAUSES
+from oomguard.optuna._constraint import constraint_bytes
 from oomguard.optuna._inheritance import forget_inheritance
 from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, OOM_CAUSE, REASON
 from oomguard.optuna._out_of_memory import memory_that_ran_out
-from oomguard.optuna._peak import Watch, constraint_bytes
+from oomguard.optuna._peak import Watch
 from oomguard.optuna._retry import enqueue_again
 
 Value = float | Sequence[float]

@@ -10,19 +10,13 @@ import os
 import threading
 from typing import Any
 
-import optuna
 from optuna.trial import BaseTrial, Trial
 
 from oomguard import _core
 from oomguard._brake import logger
 from oomguard._state import OWN_CAUSES
-from oomguard.optuna._names import CONSTRAINTS, MEMORY_CONSTRAINT, PEAK, PEAK_SHARED
-
-CONSTRAINT_KEY = f"{CONSTRAINTS}:{PEAK}"
-"""The system attribute that ``trial.set_constraint("peak_rss", ...)`` writes (Optuna 5.0)."""
-
-LEAST_EXCESS = 1 << 20
-"""Bytes over the constraint of a trial that its own memory ended: where it would have stopped, nobody knows."""
+from oomguard.optuna._constraint import excess
+from oomguard.optuna._names import MEMORY_CONSTRAINT, PEAK, PEAK_SHARED
 
 _lock = threading.Lock()
 _running: set[Watch] = set()
@@ -92,38 +86,6 @@ class Watch:
             _say_once("memory_constraint is not in force with n_jobs > 1: the peak is that of several trials together")
             return
         self._trial.set_constraint(PEAK, excess(peak, limit, ran_out))
-
-
-def excess(peak: float, limit: float, ran_out: bool) -> float:
-    """The constraint's value: GiB (so that it does not drown other constraints) by which ``peak`` is over ``limit``.
-
-    Both in bytes. 0 or less is feasible. A trial that ``ran_out`` of its own memory never is.
-    """
-    over = max(peak - limit, LEAST_EXCESS) if ran_out else peak - limit
-    return over / (1 << 30)
-
-
-def constraint_bytes(size: int | str | None) -> int | None:
-    """Argument ``memory_constraint`` in bytes.
-
-    Raises:
-        ValueError: It is no size; or this Optuna has no ``set_constraint``.
-        TypeError: It is neither a whole number of bytes nor text such as ``"6GiB"``.
-    """
-    if size is None:
-        return None
-    if not hasattr(optuna.trial.Trial, "set_constraint"):
-        raise ValueError(
-            f"memory_constraint needs Optuna 5.0 or later (this is {optuna.__version__}): without it, give the sampler "
-            "a `constraints_func` that reads the user attribute `peak_rss`"
-        )
-    if isinstance(size, str):
-        size = _core.parse_size(size)
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"memory_constraint must be bytes, or text such as `6GiB`, not {size!r}")
-    if size <= 0:
-        raise ValueError(f"memory_constraint must be more than nothing, not `{size}`")
-    return size
 
 
 def _say_once(what: str) -> None:

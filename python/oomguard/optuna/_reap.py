@@ -21,9 +21,9 @@ from oomguard._monitor import GIB
 from oomguard._owner import Owner
 from oomguard._state import MEMORY_CAUSES, Death, Deaths
 from oomguard.optuna._birth import owners
+from oomguard.optuna._constraint import CONSTRAINT_KEY, excess
 from oomguard.optuna._hostlock import alone
 from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, MEMORY_CONSTRAINT, OOM_CAUSE, REASON
-from oomguard.optuna._peak import CONSTRAINT_KEY, excess
 from oomguard.optuna._retry import enqueue_again, is_retry
 from oomguard.optuna._spec import open_storage, spec_of
 
