@@ -21,7 +21,8 @@ import oomguard.optuna as og
 from oomguard import _owner
 
 ROUND = 50
-PATIENCE = 60.0
+PATIENCE = 300.0
+"""Seconds that an answer may take: on a machine with ten times more to do than cores, a start takes half a minute."""
 LIMIT = 96 << 20
 """Bytes that a worker's cgroup may hold; the bomb takes three times as much."""
 CAUSES = {"limit": 4, "leak": 5, "reserve": 6, "age": 8, "requested": 10}

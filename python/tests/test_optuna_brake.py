@@ -31,7 +31,8 @@ def test_check_memory_prunes_with_the_origin_systems_words(study, caplog):
     trial = study.ask()
     with pytest.raises(optuna.TrialPruned):
         og.check_memory(trial, "split 3/5", safe_threshold_gb=HUGE)
-    lines = [record.getMessage() for record in caplog.records]
+    # At a lower level there may be a line on the caches that were given back first.
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert lines[0] == "🚨 EMERGENCY BRAKE ACTIVATED [Trial #0 split 3/5]"
     assert lines[1] == "Trial #0 killed to prevent OOM crash"
     assert lines[2].startswith("Available memory: ")

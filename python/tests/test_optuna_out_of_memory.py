@@ -101,6 +101,18 @@ def test_the_brake_writes_the_guards_word_if_it_is_about_memory(quick, cause, wr
     assert quick.trials[0].user_attrs.get("oom_cause") == written
 
 
+def test_a_guard_inside_the_objective_keeps_the_brakes_own_word(quick):
+    """At its end it makes a ``MemoryError`` of the brake, which is not this trial's fault."""
+
+    def stop(trial):
+        with oomguard.guard():
+            raise oomguard.MemoryCritical("epoch 3", "reserve")
+
+    og.attach(quick).optimize(stop, n_trials=1)
+    attrs = quick.trials[0].user_attrs
+    assert (attrs["oom_cause"], attrs["kill_reason"]) == ("reserve", "OOM prevention [epoch 3]")
+
+
 def library(name):
     try:
         return importlib.import_module(name)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import optuna
 
+from oomguard._sizes import size as bytes_of
 from oomguard.optuna._names import CONSTRAINTS, PEAK
 
 CONSTRAINT_KEY = f"{CONSTRAINTS}:{PEAK}"
@@ -13,8 +12,6 @@ CONSTRAINT_KEY = f"{CONSTRAINTS}:{PEAK}"
 
 LEAST_EXCESS = 1 << 20
 """Bytes over the constraint of a trial that its own memory ended: where it would have stopped, nobody knows."""
-
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", re.IGNORECASE)
 
 
 def excess(peak: float, limit: float, ran_out: bool) -> float:
@@ -40,17 +37,7 @@ def constraint_bytes(size: int | str | None) -> int | None:
             f"memory_constraint needs Optuna 5.0 or later (this is {optuna.__version__}): without it, give the sampler "
             "a `constraints_func` that reads the user attribute `peak_rss`"
         )
-    if isinstance(size, str):
-        size = _bytes(size)
-    if isinstance(size, bool) or not isinstance(size, int):
-        raise TypeError(f"memory_constraint must be bytes, or text such as `6GiB`, not {size!r}")
-    if size <= 0:
-        raise ValueError(f"memory_constraint must be more than nothing, not `{size}`")
-    return size
-
-
-def _bytes(text: str) -> int:
-    match = _SIZE.fullmatch(text)
-    if match is None:
-        raise ValueError(f"memory_constraint: `{text}` is not a size: write a number and a unit, such as `6GiB`")
-    return int(float(match[1]) * (1 << " kmgt".index(match[2].lower() or " ") * 10))
+    limit = bytes_of("memory_constraint", size)
+    if limit == 0:
+        raise ValueError("memory_constraint must be more than nothing, not `0`")
+    return limit

@@ -18,7 +18,7 @@ from oomguard._state import MEMORY_CAUSES, OWN_CAUSES
 from oomguard.optuna._constraint import constraint_bytes
 from oomguard.optuna._inheritance import forget_inheritance
 from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, OOM_CAUSE, REASON
-from oomguard.optuna._out_of_memory import memory_that_ran_out
+from oomguard.optuna._out_of_memory import brake_behind, memory_that_ran_out
 from oomguard.optuna._peak import Watch
 from oomguard.optuna._retry import enqueue_again
 
@@ -170,7 +170,7 @@ class Guarded:
                 memory = memory_that_ran_out(error)
                 if memory is None:
                     raise
-                stop = MemoryCritical(type(error).__name__, memory, _core.available())
+                stop = brake_behind(error) or MemoryCritical(type(error).__name__, memory, _core.available())
             # Outside of `except`: the exception's frames hold the objective's tensors until it is gone.
             prune(trial, stop)
 

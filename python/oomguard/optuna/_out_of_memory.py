@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
+
+from oomguard._errors import MemoryCritical
 
 RAM = "limit"
 VRAM = "vram"
@@ -46,15 +49,21 @@ def memory_that_ran_out(error: BaseException) -> str | None:
 
     Knows ``MemoryError``, the operating system's ``ENOMEM``, and the errors of torch, CuPy, JAX, TensorFlow and Numba.
     """
+    return next((found for link in _chain(error) if (found := _of_one(link)) is not None), None)
+
+
+def brake_behind(error: BaseException) -> MemoryCritical | None:
+    """The brake that ``error`` was made of: ``oomguard.guard()`` turns it into a ``MemoryError``."""
+    return next((link for link in _chain(error) if isinstance(link, MemoryCritical)), None)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
     link: BaseException | None = error
     for _ in range(CHAIN):
         if link is None:
-            return None
-        found = _of_one(link)
-        if found is not None:
-            return found
+            return
+        yield link
         link = link.__cause__
-    return None
 
 
 def _of_one(error: BaseException) -> str | None:
