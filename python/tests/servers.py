@@ -95,7 +95,7 @@ class Postgres(_Server):
         self._serve(
             f"{self._programs}/postgres", "-D", f"{self.folder}/data", "-k", str(self.folder),
             *("-c", "listen_addresses="), *("-c", "fsync=off"), *("-c", "shared_buffers=16MB"),
-            *("-c", "max_connections=60"),
+            *("-c", "max_connections=300"),
         )  # fmt: skip
         self._wait_for(f"{self.folder}/.s.PGSQL.5432")
 
