@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -22,6 +23,7 @@ from oomguard.optuna._journal import break_dead_locks
 from oomguard.optuna._objective import StopCallback, objective
 from oomguard.optuna._reap import reap
 from oomguard.optuna._spec import spec_of
+from oomguard.optuna._wakeup import Wakeup
 
 _registered: set[tuple[int, str, str]] = set()
 
@@ -101,7 +103,8 @@ class _Optimize:
         bound = inspect.signature(optimize).bind(self.study, *args, **kwargs)
         bound.arguments["func"] = objective(bound.arguments["func"], memory_constraint=self.memory_constraint)
         bound.arguments["callbacks"] = [*(bound.arguments.get("callbacks") or ()), StopCallback()]
-        with _birth.Optimizing():
+        threads = bound.arguments.get("n_jobs", 1) != 1
+        with _birth.Optimizing(), Wakeup() if threads else contextlib.nullcontext():
             optimize(*bound.args, **bound.kwargs)
         if _core.stop_requested():
             raise_stop()
