@@ -43,6 +43,11 @@ def handle_sigterm() -> bool:
     return True
 
 
+def in_force() -> bool:
+    """Whether SIGTERM means what :func:`handle_sigterm` says. For any thread."""
+    return signal.getsignal(signal.SIGTERM) is _on_sigterm
+
+
 def busy_while(busy: Callable[[], bool]) -> None:
     """Registers who knows whether work is under way that the signal must not interrupt."""
     global _busy

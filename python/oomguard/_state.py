@@ -14,6 +14,8 @@ from oomguard._owner import Owner
 
 OWN_CAUSES = frozenset({"limit", "leak"})
 """Causes that are the job's own footprint: ``Cause::is_own_footprint`` of the core."""
+MEMORY_CAUSES = OWN_CAUSES | {"reserve", "vram"}
+"""Causes that are about memory at all, whoever holds it."""
 
 
 class Death(NamedTuple):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 import pytest
+from storages import KINDS, spec_for
 
 DEADLINE = 20.0
 """Seconds after which a wait is a failure; on a busy 2-core machine a Python with Optuna takes 2 s to start."""
@@ -87,20 +88,25 @@ def wait_until(what: Callable[[], object], why: str, deadline: float = DEADLINE)
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[object]:
-    from storages import start_postgres
+def server() -> Iterator[Callable[[str], object]]:
+    """Gives a server by name, started when it is first asked for."""
+    import servers
 
-    server = start_postgres()
-    yield server
-    server.stop()
+    running: dict[str, object] = {}
+
+    def named(name: str) -> object:
+        if name not in running:
+            running[name] = servers.start(name)
+        return running[name]
+
+    yield named
+    for each in reversed(running.values()):
+        each.stop()
 
 
-@pytest.fixture(params=["sqlite", "journal", "journal-open", "postgres"])
-def spec(request: pytest.FixtureRequest, tmp_path: pathlib.Path) -> str:
+@pytest.fixture(params=KINDS)
+def spec(request: pytest.FixtureRequest, tmp_path: pathlib.Path, server: Callable[[str], object]) -> str:
     """A fresh storage of each kind, as text."""
-    from storages import spec_for
-
-    server = request.getfixturevalue("postgres") if request.param == "postgres" else None
     return spec_for(request.param, tmp_path, server)
 
 

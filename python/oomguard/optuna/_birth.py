@@ -5,6 +5,7 @@ Wraps two methods of one storage object. It never changes what they return, and 
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from oomguard import _core, _owner
 from oomguard._brake import raise_stop
 from oomguard._owner import Owner
 from oomguard.optuna._hostlock import alone
-from oomguard.optuna._names import CLAIM, KILL_ATTRS, OWNER, PREFIX, RETRY_HISTORY, RETRY_OF
-from oomguard.optuna._spec import spec_of
+from oomguard.optuna._inheritance import forget_inheritance, without_inheritance
+from oomguard.optuna._names import CLAIM, OWNER, RETRY_HISTORY
+from oomguard.optuna._spec import GRPC, spec_of
 
 ROOM_PATIENCE = 10.0
 """Seconds a new trial waits while the guard still asks this worker to prune: the guard either takes that back once the
@@ -29,6 +31,7 @@ trial."""
 TAKE_PATIENCE = 10.0
 """Seconds to wait for another process that takes a trial from the same SQLite file: a write takes some milliseconds."""
 
+_attempts = itertools.count()
 _open: set[tuple[int, int]] = set()
 _optimizing = 0
 
@@ -66,7 +69,9 @@ class _Create:
     def __call__(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         create = type(self.storage).create_new_trial
         if template_trial is not None and template_trial.state != TrialState.RUNNING:
-            return create(self.storage, study_id, _without_inheritance(template_trial))
+            if template_trial.state == TrialState.WAITING:
+                template_trial = without_inheritance(template_trial)
+            return create(self.storage, study_id, template_trial)
         wait_for_room()
         owner = _owner.current()
         if owner is not None:
@@ -81,7 +86,7 @@ class _Create:
 class _SetState:
     """``storage.set_trial_state_values``: a trial taken from the queue gets its owner before it runs.
 
-    The claim is written before the state, under a key of its own for each process: whoever dies in between, the
+    The claim is written before the state, under a key of its own for each attempt: whoever dies in between, the
     claims name every process that may be running the trial. The one that loses the race takes its claim back.
     """
 
@@ -104,7 +109,8 @@ class _SetState:
         if owner is None:
             taken = set_state(self.storage, trial_id, TrialState.RUNNING, values)
         else:
-            key = f"{CLAIM}{owner.boot[:8]}-{owner.pid}-{owner.start}"
+            # Its own key for each attempt: another thread of this process may hold the trial already.
+            key = f"{CLAIM}{owner.boot[:8]}-{owner.pid}-{owner.start}-{next(_attempts)}"
             try:
                 mark = _mark(owner, self.storage.get_trial(trial_id).system_attrs)
                 self.storage.set_trial_system_attr(trial_id, key, mark)
@@ -118,13 +124,17 @@ class _SetState:
                 except RuntimeError:
                     pass
         if taken:
+            forget_inheritance(self.storage, self.storage.get_trial(trial_id))
             _begin(self.storage, trial_id)
         return taken
 
     def _lock_name(self) -> str | None:
-        """SQLite, and it alone, lets two processes both take the same trial: it reads and writes without a lock."""
+        """SQLite, and it alone, lets two processes both take the same trial: it reads and writes without a lock.
+
+        What stands behind a gRPC proxy cannot be seen from here, so it is taken for SQLite.
+        """
         spec = spec_of(self.storage)
-        return f"take\n{spec}" if spec is not None and spec.startswith("sqlite") else None
+        return f"take\n{spec}" if spec is not None and spec.startswith(("sqlite", GRPC)) else None
 
 
 def owners(trial: FrozenTrial) -> list[Owner]:
@@ -169,15 +179,6 @@ def _mark(owner: Owner, attrs: Mapping[str, Any]) -> dict[str, Any]:
 def _retries(attrs: Mapping[str, Any]) -> int:
     history = attrs.get(RETRY_HISTORY)
     return len(history) if isinstance(history, list) else 0
-
-
-def _without_inheritance(template: FrozenTrial) -> FrozenTrial:
-    """A queued trial does not carry over who owned the one it repeats, nor that it was killed."""
-    keep = {key: value for key, value in template.system_attrs.items() if not key.startswith(PREFIX) or key == RETRY_OF}
-    if template.state == TrialState.WAITING:
-        template.system_attrs = keep
-        template.user_attrs = {key: value for key, value in template.user_attrs.items() if key not in KILL_ATTRS}
-    return template
 
 
 def _begin(storage: BaseStorage, trial_id: int) -> None:

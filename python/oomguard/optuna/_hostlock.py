@@ -13,6 +13,8 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+_held: set[int] = set()
+
 
 @contextlib.contextmanager
 def alone(name: str | None, patience: float) -> Iterator[None]:
@@ -23,6 +25,7 @@ def alone(name: str | None, patience: float) -> Iterator[None]:
         return
     import fcntl
 
+    _held.add(file)
     deadline = time.monotonic() + patience
     try:
         while True:
@@ -35,6 +38,8 @@ def alone(name: str | None, patience: float) -> Iterator[None]:
                 time.sleep(0.005)
         yield
     finally:
+        _held.discard(file)
+        fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to a child forked meanwhile
         os.close(file)
 
 
@@ -51,3 +56,14 @@ def _open(name: str) -> int | None:
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError:
         return None
+
+
+def _forget_in_child() -> None:
+    """A lock lives as long as any copy of its file: a child that outlives its parent must not keep it."""
+    for file in _held:
+        os.close(file)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -16,6 +16,8 @@ SIDECAR = ".oomguard"
 UNCHANGED = 1.0
 """Seconds for which a lock that seems left behind must stay the same. A write holds it for some milliseconds."""
 
+_holding: set[_KernelLock] = set()
+
 
 def break_dead_locks(backend: Any) -> None:
     """Puts the kernel's lock around the lock of a journal file's backend. Twice is once; others are left alone."""
@@ -53,15 +55,20 @@ class _KernelLock:
             os.close(file)
             raise
         self._file = file
+        _holding.add(self)
         return taken
 
     def release(self) -> None:
+        import fcntl
+
         file, self._file = self._file, None
         try:
             self.inner.release()
         finally:
             if file is not None:
+                _holding.discard(self)
                 os.pwrite(file, b"0", 0)
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing alone would leave it to a child forked meanwhile
                 os.close(file)
 
 
@@ -86,3 +93,16 @@ def _identity(path: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_ino, found.st_ctime_ns
+
+
+def _forget_in_child() -> None:
+    """The lock is the parent's, but lives as long as any copy of its file: the child must not keep one."""
+    for lock in _holding:
+        file, lock._file = lock._file, None
+        if file is not None:
+            os.close(file)
+    _holding.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_in_child)

@@ -14,8 +14,12 @@ from oomguard import _core
 from oomguard._brake import announce, logger, raise_stop
 from oomguard._errors import MemoryCritical
 from oomguard._monitor import GIB, to_bytes
-from oomguard._state import OWN_CAUSES
-from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, REASON
+from oomguard._state import MEMORY_CAUSES, OWN_CAUSES
+from oomguard.optuna._constraint import constraint_bytes
+from oomguard.optuna._inheritance import forget_inheritance
+from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, OOM_CAUSE, REASON
+from oomguard.optuna._out_of_memory import brake_behind, memory_that_ran_out
+from oomguard.optuna._peak import Watch
 from oomguard.optuna._retry import enqueue_again
 
 Value = float | Sequence[float]
@@ -58,6 +62,17 @@ def check_memory(trial: BaseTrial, context: str = "", safe_threshold_gb: float =
     prune(trial, stop)
 
 
+class PrunedToGiveBack(optuna.TrialPruned):
+    """What :func:`prune` raises; ``cause`` is the guard's word."""
+
+    def __init__(self, reason: str, cause: str) -> None:
+        super().__init__(reason, cause)
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 def prune(trial: BaseTrial, stop: MemoryCritical) -> NoReturn:
     """Records on ``trial`` why it ends, and ends it.
 
@@ -73,6 +88,8 @@ def prune(trial: BaseTrial, stop: MemoryCritical) -> NoReturn:
         trial.set_user_attr(KILLED, True)
         trial.set_user_attr(REASON, reason)
         trial.set_user_attr(AVAILABLE, None if stop.available is None else round(stop.available / GIB, 3))
+        if stop.cause in MEMORY_CAUSES:
+            trial.set_user_attr(OOM_CAUSE, stop.cause)
         if isinstance(trial, Trial):
             storage = trial.study._storage
             storage.set_trial_system_attr(trial._trial_id, CAUSE, stop.cause)
@@ -81,7 +98,7 @@ def prune(trial: BaseTrial, stop: MemoryCritical) -> NoReturn:
     except Exception as error:
         # A storage that is down must not turn the brake into a crash: giving the memory back comes first.
         logger().warning("%s: could not record why it was pruned: %s", subject, error)
-    raise optuna.TrialPruned(reason)
+    raise PrunedToGiveBack(reason, stop.cause)
 
 
 def reason_of(cause: str, context: str) -> str:
@@ -90,59 +107,72 @@ def reason_of(cause: str, context: str) -> str:
     return f"{words or 'OOM prevention'} [{context or cause}]"
 
 
-def objective(function: Callable[[Trial], Value]) -> Callable[[Trial], Value]:
+def objective(function: Callable[[Trial], Value], *, memory_constraint: int | str | None = None) -> Guarded:
     """Wraps an objective so that no way out of it loses the trial.
 
-    ``MemoryCritical``, ``MemoryError`` and torch's ``OutOfMemoryError`` prune the trial, with the three attributes of
-    :func:`check_memory`. (As FAIL, which is what Optuna makes of a ``MemoryError``, the TPE sampler forgets them and
-    goes back: 93-97 % of the later trials ran out of memory with Optuna 3.4 and 4.5, 12 % as PRUNED.) A ``SystemExit``
-    fails the trial before it passes on; Optuna would leave it RUNNING for ever. The attributes that a retry inherited
-    from a killed trial are reset.
+    ``MemoryCritical``, ``MemoryError`` and what torch, CuPy, JAX and TensorFlow raise when memory runs out prune the
+    trial, with the three attributes of :func:`check_memory` and ``oom_cause``: ``limit`` for RAM, ``vram`` for a
+    device's. (As FAIL, which is what Optuna makes of a ``MemoryError``, the TPE sampler forgets them and goes back:
+    93-97 % of the later trials ran out of memory with Optuna 3.4 and 4.5, 12 % as PRUNED.) A ``SystemExit`` fails the
+    trial before it passes on; Optuna would leave it RUNNING for ever. What a retry inherited from a killed trial is
+    reset.
+
+    However it ends, the user attribute ``peak_rss`` says how many bytes this process had resident at most while the
+    trial ran (this process alone: child processes do not count). Where trials overlap in one process (``n_jobs > 1``)
+    it is the peak of all of them together, and ``peak_rss_shared`` is ``True``. It costs one write to the storage, and
+    sets the process's high-water mark back (``VmHWM``, ``ru_maxrss``).
 
     ``attach`` does this by itself for ``study.optimize``.
+
+    Args:
+        function: The objective.
+        memory_constraint: Bytes, or ``"6GiB"``: from Optuna 5.0 on the samplers learn to stay below. Sets the
+            constraint ``peak_rss`` to ``peak_rss - memory_constraint`` in GiB; above 0 the trial is infeasible. Not
+            set where trials overlap.
+
+    Raises:
+        TypeError: ``function`` cannot be called, or ``memory_constraint`` is no size.
+        ValueError: The same for a text; or this Optuna has no constraints of a trial (before 5.0).
     """
+    limit = constraint_bytes(memory_constraint)
     if isinstance(function, Guarded):
-        return function
+        return function if limit is None else Guarded(function.function, limit)
     if not callable(function):
         raise TypeError(f"the objective must be callable, not {function!r}")
-    return Guarded(function)
+    return Guarded(function, limit)
 
 
 class Guarded:
     """What :func:`objective` returns; a class, so that it can be pickled."""
 
-    def __init__(self, function: Callable[[Trial], Value]) -> None:
+    def __init__(self, function: Callable[[Trial], Value], memory_constraint: int | None = None) -> None:
         self.function = function
+        self.memory_constraint = memory_constraint
         functools.update_wrapper(self, function)
 
     def __call__(self, trial: Trial) -> Value:
         if trial.user_attrs.get(KILLED):
-            trial.set_user_attr(KILLED, False)
-            trial.set_user_attr(REASON, None)
-            trial.set_user_attr(AVAILABLE, None)
-        try:
-            return self.function(trial)
-        except MemoryCritical as critical:
-            stop = critical.with_traceback(None)
-        except SystemExit as leaving:
-            if not _core.stop_requested():
-                _fail(trial, leaving)
+            _begin_afresh(trial)
+        with Watch(trial, self.memory_constraint) as watch:
+            try:
+                return self.function(trial)
+            except MemoryCritical as critical:
+                stop = critical.with_traceback(None)
+            except SystemExit as leaving:
+                if not _core.stop_requested():
+                    watch.end()
+                    _fail(trial, leaving)
+                    raise
+                stop = MemoryCritical("SystemExit", _core.snapshot().cause or "requested", _core.available())
+            except optuna.TrialPruned:
                 raise
-            stop = MemoryCritical("SystemExit", _core.snapshot().cause or "requested", _core.available())
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-            stop = MemoryCritical(type(error).__name__, "limit", _core.available())
-        # Outside of `except`: the exception's frames hold the objective's tensors until it is gone.
-        prune(trial, stop)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that an allocation failed. Knows torch's errors without importing torch."""
-    if isinstance(error, MemoryError):
-        return True
-    kind = type(error)
-    return kind.__name__ == "OutOfMemoryError" and kind.__module__.split(".")[0] == "torch"
+            except Exception as error:
+                memory = memory_that_ran_out(error)
+                if memory is None:
+                    raise
+                stop = brake_behind(error) or MemoryCritical(type(error).__name__, memory, _core.available())
+            # Outside of `except`: the exception's frames hold the objective's tensors until it is gone.
+            prune(trial, stop)
 
 
 class StopCallback:
@@ -169,6 +199,12 @@ def _fail(trial: Trial, leaving: SystemExit) -> None:
         trial.study._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     except Exception as error:
         logger().warning("Trial #%s: could not record its SystemExit: %s", trial.number, error)
+
+
+def _begin_afresh(trial: BaseTrial) -> None:
+    if isinstance(trial, Trial):
+        storage = trial.study._storage
+        forget_inheritance(storage, storage.get_trial(trial._trial_id))
 
 
 def valid_trials(study: Study, states: Sequence[TrialState] = (TrialState.COMPLETE,)) -> list[FrozenTrial]:

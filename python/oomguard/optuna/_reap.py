@@ -17,11 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 from oomguard import _core, _owner
 from oomguard._brake import logger
+from oomguard._monitor import GIB
 from oomguard._owner import Owner
-from oomguard._state import Death, Deaths
+from oomguard._state import MEMORY_CAUSES, Death, Deaths
 from oomguard.optuna._birth import owners
+from oomguard.optuna._constraint import CONSTRAINT_KEY, excess
 from oomguard.optuna._hostlock import alone
-from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, REASON
+from oomguard.optuna._names import AVAILABLE, CAUSE, KILLED, MEMORY_CONSTRAINT, OOM_CAUSE, REASON
 from oomguard.optuna._retry import enqueue_again, is_retry
 from oomguard.optuna._spec import open_storage, spec_of
 
@@ -87,12 +89,13 @@ def reap(
     done: list[Reaped] = []
     for study in _studies(study_or_storage, study_name):
         # SQLite lets two reapers both win the change of a trial's state.
-        with alone(_lock_name(study), LOCK_PATIENCE):
+        with alone(lock_name(study), LOCK_PATIENCE):
             done += _reap_study(study, here, deaths, frozenset(dead_hosts))
     return done
 
 
-def _lock_name(study: Study) -> str | None:
+def lock_name(study: Study) -> str | None:
+    """Of the lock that whoever queues trials of ``study`` again holds."""
     spec = spec_of(study._storage)
     return None if spec is None else f"reap\n{spec}\n{study.study_name}"
 
@@ -150,6 +153,12 @@ def _finish(study: Study, trial: FrozenTrial, owner: Owner, death: Death) -> lis
         storage.set_trial_user_attr(trial._trial_id, REASON, _reason(death))
         storage.set_trial_user_attr(trial._trial_id, AVAILABLE, death.available_gb)
         storage.set_trial_system_attr(trial._trial_id, CAUSE, death.cause)
+        if death.cause in MEMORY_CAUSES:
+            storage.set_trial_user_attr(trial._trial_id, OOM_CAUSE, death.cause)
+        limit = trial.system_attrs.get(MEMORY_CONSTRAINT)
+        if limit is not None and death.own:
+            peak = limit if death.usage_gb is None else death.usage_gb * GIB
+            storage.set_trial_system_attr(trial._trial_id, CONSTRAINT_KEY, excess(peak, limit, ran_out=True))
         retried = not own and death.cause not in NO_RETRY and enqueue_again(study, storage.get_trial(trial._trial_id))
         storage.set_trial_state_values(trial._trial_id, end, _last_report(study, trial) if own else None)
     except RuntimeError as error:

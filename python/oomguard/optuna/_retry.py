@@ -6,12 +6,22 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from oomguard.optuna._names import FAILED_TRIAL, KILL_ATTRS, PREFIX, RETRY_HISTORY, RETRY_OF
+from oomguard.optuna._inheritance import system_attrs_for_queue, user_attrs_for_queue
+from oomguard.optuna._names import FAILED_TRIAL, RETRY_HISTORY, RETRY_OF
 
 
 def is_retry(trial: FrozenTrial) -> bool:
     """Whether ``trial`` already repeats another one."""
     return bool(trial.system_attrs.get(RETRY_HISTORY))
+
+
+def is_repeated(study: Study, number: int) -> bool:
+    """Whether a trial of ``study`` repeats the one with this ``number``: ours, or that of Optuna's retry callback."""
+    for other in study.get_trials(deepcopy=False):
+        history = other.system_attrs.get(RETRY_HISTORY)
+        if other.system_attrs.get(RETRY_OF) == number or (isinstance(history, list) and history[-1:] == [number]):
+            return True
+    return False
 
 
 def enqueue_again(study: Study, trial: FrozenTrial) -> bool:
@@ -25,20 +35,16 @@ def enqueue_again(study: Study, trial: FrozenTrial) -> bool:
     """
     if is_retry(trial):
         return False
-    trials = study.get_trials(deepcopy=False)
-    if any(other.system_attrs.get(RETRY_OF) == trial.number for other in trials):
+    if is_repeated(study, trial.number):
         return True
-    system = {key: value for key, value in trial.system_attrs.items() if not key.startswith(PREFIX)}
-    system[FAILED_TRIAL] = trial.number
-    system[RETRY_HISTORY] = [trial.number]
-    system[RETRY_OF] = trial.number
+    again = {FAILED_TRIAL: trial.number, RETRY_HISTORY: [trial.number], RETRY_OF: trial.number}
     study.add_trial(
         optuna.trial.create_trial(
             state=TrialState.WAITING,
             params=trial.params,
             distributions=trial.distributions,
-            user_attrs={key: value for key, value in trial.user_attrs.items() if key not in KILL_ATTRS},
-            system_attrs=system,
+            user_attrs=user_attrs_for_queue(trial.user_attrs),
+            system_attrs=system_attrs_for_queue({**trial.system_attrs, **again}),
         )
     )
     return True
