@@ -28,7 +28,7 @@ from oomguard.optuna._wakeup import Wakeup
 _registered: set[tuple[int, str, str]] = set()
 
 
-def attach(study: Study, *, memory_constraint: int | str | None = None) -> Study:
+def attach(study: Study, *, memory_constraint: int | str | None = None, interrupt: bool | None = None) -> Study:
     """Makes ``study`` lose no trial, whatever ends this process, and returns it.
 
     From here on:
@@ -43,11 +43,12 @@ def attach(study: Study, *, memory_constraint: int | str | None = None) -> Study
     Call it in each worker, from the main thread (elsewhere SIGTERM cannot be handled; that is logged). A child process
     that was forked, or to which the study was pickled, may go on with it: its ``optimize`` attaches by itself. (Behind
     a gRPC proxy a forked child had better open the study itself: gRPC promises nothing after ``fork``.) Calling it
-    again changes nothing but ``memory_constraint``.
+    again changes nothing but ``memory_constraint`` and ``interrupt``.
 
     Args:
         study: A study in any storage.
         memory_constraint: See :func:`objective`. ``None`` leaves it as it is.
+        interrupt: The same.
 
     Raises:
         TypeError: ``study`` is not an ``optuna.Study``, or ``memory_constraint`` is no size.
@@ -61,6 +62,8 @@ def attach(study: Study, *, memory_constraint: int | str | None = None) -> Study
         optimize = vars(study)["optimize"] = _Optimize(study)
     if limit is not None:
         optimize.memory_constraint = limit
+    if interrupt is not None:
+        optimize.interrupt = interrupt
     _arm(study)
     return study
 
@@ -91,6 +94,7 @@ class _Optimize:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.memory_constraint: int | None = None
+        self.interrupt = False
         self.pid = os.getpid()
         functools.update_wrapper(self, type(study).optimize)
 
@@ -101,7 +105,9 @@ class _Optimize:
             _arm(self.study)
         optimize = type(self.study).optimize
         bound = inspect.signature(optimize).bind(self.study, *args, **kwargs)
-        bound.arguments["func"] = objective(bound.arguments["func"], memory_constraint=self.memory_constraint)
+        bound.arguments["func"] = objective(
+            bound.arguments["func"], memory_constraint=self.memory_constraint, interrupt=self.interrupt
+        )
         bound.arguments["callbacks"] = [*(bound.arguments.get("callbacks") or ()), StopCallback()]
         threads = bound.arguments.get("n_jobs", 1) != 1
         with _birth.Optimizing(), Wakeup() if threads else contextlib.nullcontext():

@@ -13,6 +13,7 @@ from optuna.trial import BaseTrial, FrozenTrial, Trial, TrialState
 from oomguard import _core
 from oomguard._brake import announce, logger, raise_stop
 from oomguard._errors import MemoryCritical
+from oomguard._guard import guard
 from oomguard._monitor import GIB, to_bytes
 from oomguard._state import MEMORY_CAUSES, OWN_CAUSES
 from oomguard.optuna._constraint import constraint_bytes
@@ -107,7 +108,9 @@ def reason_of(cause: str, context: str) -> str:
     return f"{words or 'OOM prevention'} [{context or cause}]"
 
 
-def objective(function: Callable[[Trial], Value], *, memory_constraint: int | str | None = None) -> Guarded:
+def objective(
+    function: Callable[[Trial], Value], *, memory_constraint: int | str | None = None, interrupt: bool = False
+) -> Guarded:
     """Wraps an objective so that no way out of it loses the trial.
 
     ``MemoryCritical``, ``MemoryError`` and what torch, CuPy, JAX and TensorFlow raise when memory runs out prune the
@@ -129,6 +132,8 @@ def objective(function: Callable[[Trial], Value], *, memory_constraint: int | st
         memory_constraint: Bytes, or ``"6GiB"``: from Optuna 5.0 on the samplers learn to stay below. Sets the
             constraint ``peak_rss`` to ``peak_rss - memory_constraint`` in GiB; above 0 the trial is infeasible. Not
             set where trials overlap.
+        interrupt: Prune the trial in the middle of whatever it does, once memory is too short to go on, even if it
+            never calls :func:`check_memory`: see ``oomguard.guard``. In threads (``n_jobs > 1``) too.
 
     Raises:
         TypeError: ``function`` cannot be called, or ``memory_constraint`` is no size.
@@ -136,18 +141,22 @@ def objective(function: Callable[[Trial], Value], *, memory_constraint: int | st
     """
     limit = constraint_bytes(memory_constraint)
     if isinstance(function, Guarded):
-        return function if limit is None else Guarded(function.function, limit)
+        limit = function.memory_constraint if limit is None else limit
+        return Guarded(function.function, limit, interrupt or function.interrupt)
     if not callable(function):
         raise TypeError(f"the objective must be callable, not {function!r}")
-    return Guarded(function, limit)
+    return Guarded(function, limit, interrupt)
 
 
 class Guarded:
     """What :func:`objective` returns; a class, so that it can be pickled."""
 
-    def __init__(self, function: Callable[[Trial], Value], memory_constraint: int | None = None) -> None:
+    def __init__(
+        self, function: Callable[[Trial], Value], memory_constraint: int | None = None, interrupt: bool = False
+    ) -> None:
         self.function = function
         self.memory_constraint = memory_constraint
+        self.interrupt = interrupt
         functools.update_wrapper(self, function)
 
     def __call__(self, trial: Trial) -> Value:
@@ -155,6 +164,10 @@ class Guarded:
             _begin_afresh(trial)
         with Watch(trial, self.memory_constraint) as watch:
             try:
+                if self.interrupt:
+                    # One call and nothing else: see `oomguard.guard` on what CPython may lose beside it.
+                    with guard(trial, interrupt=True):
+                        return self.function(trial)
                 return self.function(trial)
             except MemoryCritical as critical:
                 stop = critical.with_traceback(None)
