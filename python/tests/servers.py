@@ -61,7 +61,9 @@ class _Server:
 
     def _serve(self, *command: str) -> None:
         with open(self.folder / "log", "wb") as log:
-            self._process = subprocess.Popen([*self._as, *command], cwd=self.folder, stdout=log, stderr=log)
+            # It is not to outlive a test run that is killed.
+            mortal = [*(self._as[:-1] or ["setpriv"]), "--pdeathsig", "KILL", "--"]
+            self._process = subprocess.Popen([*mortal, *command], cwd=self.folder, stdout=log, stderr=log)
 
     def _wait_for(self, path: str) -> None:
         """Until the server listens on the Unix socket ``path``."""
