@@ -1,7 +1,7 @@
 # make demo   builds everything into .venv and shows what oomguard does, in about a minute
 # make test   every test of the project, Rust and Python
 # make test-ml the tests that train with the real frameworks, in an environment of their own (5 GB, some minutes)
-# make bench  what the guard and a check cost, against others in the same run
+# make bench  what the guard and a check cost, against others in the same run; `bench-ml` for what needs torch
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
 
 PYTHON ?= python3
@@ -11,7 +11,7 @@ ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
 
-.PHONY: demo test test-rust test-python test-ml check fmt generate bench clean
+.PHONY: demo test test-rust test-python test-ml check fmt generate bench bench-ml clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,13 @@ test-ml: $(ML)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/python bench/guard_cost.py --oomguard $(BIN)/oomguard
 	$(BIN)/python python/bench/check_cost.py
+	$(BIN)/python python/bench/interrupts.py
+
+# Those that need torch or a framework.
+bench-ml: $(ML)/.installed
+	OMP_NUM_THREADS=1 $(ML)/bin/python python/bench/replay_cost.py
+	OMP_NUM_THREADS=1 $(ML)/bin/python python/bench/leak_growth.py
+	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(ML)/bin/python python/bench/callback_cost.py
 
 check: $(VENV)/.installed
 	$(CARGO) fmt --all --check
