@@ -19,6 +19,31 @@ HUGE = 1_000_000.0
 """A threshold in GB that every machine is below."""
 
 
+def test_a_pruned_trials_memory_is_back_before_the_next_one_begins(quick):
+    import gc
+    import weakref
+
+    class Tensor: ...
+
+    held, alive = [], []
+
+    def objective(trial):
+        alive.extend(tensor() is not None for tensor in held)
+        tensor = Tensor()
+        held.append(weakref.ref(tensor))
+        if trial.number == 1:
+            raise optuna.TrialPruned("by the objective itself")
+        og.check_memory(trial, safe_threshold_gb=1e6)
+
+    gc.disable()
+    try:
+        og.attach(quick).optimize(objective, n_trials=4)
+    finally:
+        gc.enable()
+    assert len(held) == 4
+    assert not any(alive)
+
+
 def test_check_memory_passes_on_a_machine_with_room(quick):
     trial = quick.ask()
     og.check_memory(trial)

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from oomguard import _core, _owner
 from oomguard._brake import raise_stop
 from oomguard._owner import Owner
+from oomguard._relief import relieve
 from oomguard.optuna._hostlock import alone
 from oomguard.optuna._inheritance import forget_inheritance, without_inheritance
 from oomguard.optuna._names import CLAIM, OWNER, RETRY_HISTORY
@@ -160,11 +161,16 @@ def owners(trial: FrozenTrial) -> list[Owner]:
 def wait_for_room() -> None:
     """Before a trial begins: ends a worker that was asked to end, and lets a shortage pass.
 
+    What the last trial left in cycles (agents, exceptions with their frames) is collected first: nothing else would do
+    that while we wait.
+
     Raises:
         StopRequested: Before anything was written; Optuna does not catch it here.
     """
     if _core.stop_requested():
         raise_stop()
+    if _core.prune_requested():
+        relieve()
     deadline = time.monotonic() + ROOM_PATIENCE
     while _core.prune_requested() and time.monotonic() < deadline:
         time.sleep(0.05)

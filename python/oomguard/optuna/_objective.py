@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -177,7 +178,10 @@ class Guarded:
                     _fail(trial, leaving)
                     raise
                 stop = MemoryCritical("SystemExit", _core.snapshot().cause or "requested", _core.available())
-            except optuna.TrialPruned:
+            except optuna.TrialPruned as pruned:
+                # Optuna's loop and this exception hold each other until a garbage collection, and with them what the
+                # objective's frames hold.
+                traceback.clear_frames(pruned.__traceback__)
                 raise
             except Exception as error:
                 memory = memory_that_ran_out(error)
