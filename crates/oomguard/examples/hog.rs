@@ -52,7 +52,7 @@ fn main() {
         ["deaf", path] => deaf(path),
         // Ends with this code.
         ["exit", code] => exit(code.parse().unwrap()),
-        // Numbered lines, as fast as they go.
+        // Numbered lines, as fast as they go; half of them once its log has been turned over.
         ["lines", count] => lines(number(count)),
         // Says this to the guard, a line each, and waits.
         ["say", ref said @ ..] => {
@@ -154,7 +154,15 @@ fn deaf(path: &str) {
 
 fn lines(count: usize) {
     let mut out = std::io::stdout().lock();
+    let worker = std::env::var("OOMGUARD_WORKER").unwrap();
+    let moved_aside = std::path::PathBuf::from(format!("logs/worker-{worker}.log.1"));
     for number in 0..count {
+        if number == count / 2 {
+            let end = Instant::now() + Duration::from_secs(60);
+            while !moved_aside.exists() && Instant::now() < end {
+                std::thread::yield_now();
+            }
+        }
         // One write a line, as a program's log does it.
         out.write_all(format!("line {number:08} {}\n", "x".repeat(80)).as_bytes()).unwrap();
     }
