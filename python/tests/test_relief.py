@@ -198,3 +198,32 @@ print(held >> 20)
     assert ok(run(none, OOMGUARD_HANDLER_RESERVE="0")).strip() == "False"
     wrong = run(none, OOMGUARD_HANDLER_RESERVE="8 bananas").stderr.strip().splitlines()[-1]
     assert wrong.startswith("ValueError: OOMGUARD_HANDLER_RESERVE: ")
+
+
+def test_a_forked_childs_own_memory_is_never_taken_for_the_reserve(run):
+    """What the child maps next would lie where its parent's reserve was, and be emptied when memory is short."""
+    code = """
+import mmap, os, time, oomguard
+def until(what):
+    end = time.monotonic() + 15
+    while not what(): assert time.monotonic() < end
+with oomguard.guard(): pass
+pid = os.fork()
+if pid == 0:
+    size = 16 << 20
+    kept = [mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) for _ in range(4)]
+    for each in kept: each.write(b"x" * size)
+    before = oomguard._core.resident()
+    oomguard.check()
+    first = oomguard._core.snapshot().samples
+    until(lambda: oomguard._core.snapshot().samples > first)
+    assert not oomguard._core.holds_reserve(), "nobody asked for one in this process"
+    with oomguard.guard():
+        assert oomguard._core.holds_reserve()
+        assert oomguard._core.resident() - before > 15 << 20, "one of its own"
+    with oomguard.guard(limit="1M"):
+        until(lambda: not oomguard._core.holds_reserve())
+    os._exit(sum(each[:].count(b"x") != size for each in kept))
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+    assert ok(run(code, OOMGUARD_RESERVE="1M", OOMGUARD_WARNING="2M")).strip() == "0"

@@ -14,10 +14,12 @@ const NAME: &str = "OOMGUARD_HANDLER_RESERVE";
 
 static RESERVE: OnceLock<Option<Reserve>> = OnceLock::new();
 static HELD: AtomicBool = AtomicBool::new(false);
+/// Somebody in this process has asked for it: a forked child that never does is spared.
+static WANTED: AtomicBool = AtomicBool::new(false);
 
 /// Holds it from now on: 16 MiB, or what `OOMGUARD_HANDLER_RESERVE` says (0: none). Once a process.
 pub(crate) fn hold(py: Python<'_>) -> PyResult<()> {
-    if RESERVE.get().is_some() {
+    if WANTED.load(SeqCst) {
         return Ok(());
     }
     let size = match std::env::var(NAME) {
@@ -27,6 +29,7 @@ pub(crate) fn hold(py: Python<'_>) -> PyResult<()> {
     py.detach(|| {
         // Where it cannot be had, handlers do without.
         RESERVE.get_or_init(|| if size == Bytes::ZERO { None } else { Reserve::new(size).ok() });
+        WANTED.store(true, SeqCst);
         refill();
     });
     Ok(())
@@ -43,7 +46,8 @@ pub(crate) fn release() {
 
 /// There is room again.
 pub(crate) fn refill() {
-    if let Some(Some(reserve)) = RESERVE.get()
+    if WANTED.load(SeqCst)
+        && let Some(Some(reserve)) = RESERVE.get()
         && !HELD.swap(true, SeqCst)
         && reserve.fill().is_err()
     {
@@ -57,7 +61,8 @@ pub(crate) fn holds_reserve() -> bool {
     HELD.load(SeqCst)
 }
 
-/// The mapping is not there in a forked child.
+/// The mapping is there in a forked child, and holds nothing.
 pub(crate) fn after_fork_in_child() {
+    WANTED.store(false, SeqCst);
     HELD.store(false, SeqCst);
 }

@@ -107,9 +107,10 @@ impl Reserve {
             )
         }
         .map_err(failed)?;
-        // A child has none of it: it would double with the first page that is written.
+        // A forked child has the addresses and none of the pages. Without the addresses, something else would lie there,
+        // and `release` in the child would empty that.
         // SAFETY: the mapping above, of which nobody has an address yet.
-        let _ = unsafe { madvise(start, size, Advice::LinuxDontFork) };
+        let _ = unsafe { madvise(start, size, Advice::LinuxWipeOnFork) };
         NonNull::new(start).map(|start| Reserve { start, size }).ok_or_else(|| failed(Errno::NOMEM))
     }
 
