@@ -225,9 +225,10 @@ class Trend:
         Windows that count: 16 at the most.
         """
 
-def acknowledge() -> None:
+def acknowledge() -> tuple[int, int | None] | None:
     """
-    The exception has arrived in this thread: no further one may follow it.
+    The exception has arrived in this thread: no further one may follow it. Returns below how many available bytes the
+    thread's guards want it, and from how many held on (None: never); None if the thread has no guard.
     """
 
 def after_fork_in_child() -> None:

@@ -54,17 +54,25 @@ class StopRequested(MemoryCritical, SystemExit):
 
 
 class Interrupted(MemoryCritical):
-    """What ``guard(interrupt=True)`` raises in a thread that did not check: made by CPython itself, in that thread."""
+    """What ``guard(interrupt=True)`` raises in a thread that did not check: made by CPython itself, in that thread.
+
+    Pickled it is a ``MemoryCritical``: whoever makes an ``Interrupted`` says that it has arrived.
+    """
 
     def __init__(self) -> None:
-        _core.acknowledge()
-        seen = _core.snapshot()
-        if seen.own_usage is not None and seen.own_limit is not None and seen.own_usage >= seen.own_limit:
-            super().__init__("", "limit", seen.available, seen.own_limit, seen.own_usage)
+        critical, limit = _core.acknowledge() or (None, None)
+        seen, held = _core.snapshot(), _core.resident()
+        threshold = seen.reserve if critical is None else critical
+        short = seen.available is not None and seen.available < threshold and not seen.guarded
+        if limit is not None and held is not None and (held >= limit or not short and seen.stop is None):
+            super().__init__("", "limit", seen.available, limit, held)
         elif seen.guarded:
             super().__init__("", seen.cause or "reserve", seen.available)
         else:
-            super().__init__("", "reserve", seen.available, seen.reserve)
+            super().__init__("", "reserve", seen.available, threshold)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return MemoryCritical, self.args, self.__dict__
 
 
 def gb(size: int) -> str:

@@ -329,3 +329,76 @@ oomguard._core.check
     for _ in range(5):
         result = run(code)
         assert (result.returncode, "Fatal" in result.stderr) == (0, False), result.stderr
+
+
+def test_an_inner_guard_that_was_left_in_time_does_not_interrupt_the_outer_one(run):
+    """The inner one is left again and again just when its interrupt is under way."""
+    code = """
+import logging, sys, threading, oomguard
+logging.disable()
+seen, escaped = [], []
+def work():
+    try:
+        with oomguard.guard(critical="1M", warn="2M", interrupt=True):
+            for turn in range(int(sys.argv[1])):
+                try:
+                    with oomguard.guard(critical="1024T", warn="1024T", interrupt=True):
+                        for _ in range(turn % 40 * 5): sum(range(20))
+                except MemoryError as error: seen.append(error.__cause__.threshold)
+    except MemoryError as error: escaped.append(error)
+work()
+thread = threading.Thread(target=work); thread.start(); thread.join()
+print(escaped, set(seen) <= {1 << 50})
+"""
+    assert ok(run(code, str(50 * ROUNDS))).strip() == "[] True"
+
+
+def test_a_shield_that_is_gone_protects_nothing_any_more(run):
+    code = """
+import time, oomguard
+shield = oomguard.shield()
+shield.__enter__(); shield.__enter__()
+del shield  # a KeyboardInterrupt can have the same effect
+end = time.monotonic() + 15
+try:
+    with oomguard.guard(critical="1024T", warn="1024T", interrupt=True):
+        while time.monotonic() < end: pass
+    print("not interrupted")
+except MemoryError: print("interrupted")
+"""
+    assert ok(run(code)).strip() == "interrupted"
+
+
+def test_a_trial_that_keeps_its_guard_can_be_collected():
+    import gc
+    import weakref
+
+    class Trial:
+        def set_user_attr(self, key, value): ...
+
+    trial = Trial()
+    trial.guard = oomguard.guard(trial=trial)
+    gone = weakref.ref(trial)
+    del trial
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_interrupt_says_which_threshold_was_crossed(run):
+    code = """
+import pickle, time, oomguard
+from oomguard._errors import Interrupted
+held = bytearray(64 << 20)
+for settings in {"critical": "1024T", "warn": "1024T"}, {"critical": "1M", "warn": "2M", "limit": "32M"}:
+    end = time.monotonic() + 15
+    try:
+        with oomguard.guard(limit="1T") as around, oomguard.guard(interrupt=True, **settings):
+            while time.monotonic() < end: pass
+    except MemoryError as error:
+        stop = error.__cause__
+        assert type(stop) is Interrupted
+        print(stop.cause, stop.threshold, (stop.usage or 0) > 32 << 20)
+        again = pickle.loads(pickle.dumps(stop))
+        assert isinstance(again, oomguard.MemoryCritical) and str(again) == str(stop), again
+"""
+    assert ok(run(code)).splitlines() == [f"reserve {1 << 50} False", f"limit {32 << 20} True"]

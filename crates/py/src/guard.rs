@@ -9,6 +9,7 @@ use std::sync::{Mutex, TryLockError};
 use oomguard_core::Bytes;
 use oomguard_sys::clock;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
 use crate::seat::{self, Before, Seat};
@@ -84,17 +85,17 @@ impl Guard {
         };
         started(py)?;
         reserve::hold(py)?;
+        let who = slf.interrupt.then(|| interrupt::who(py)).transpose()?;
+        if let Some(who) = who {
+            interrupt::prepare(py, who)?;
+        }
+        // From here on nothing can fail.
         monitor::watch(slf.warn);
         monitor::add_limit(slf.limit);
-        let armed = match slf.interrupt {
-            false => None,
-            true => {
-                let who = interrupt::who(py)?;
-                interrupt::prepare(py, who)?;
-                let seat = seat::take(who);
-                Some((seat, seat.arm(slf.critical, slf.limit)))
-            }
-        };
+        let armed = who.map(|who| {
+            let seat = seat::take(who);
+            (seat, seat.arm(slf.critical, slf.limit))
+        });
         *entered = Some(Entered { generation: monitor::generation(), armed });
         drop(entered);
         crate::sampler::hurry();
@@ -136,6 +137,11 @@ impl Guard {
         let limit = over.then_some((self.limit, monitor::usage()));
         py.import("oomguard._brake")?.getattr("raise_stop")?.call1((context, self.critical, limit))?;
         Ok(())
+    }
+
+    /// A trial that keeps its guard is a cycle.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.trial.as_ref().map_or(Ok(()), |trial| visit.call(trial))
     }
 
     /// Delays interrupts of this thread while it is entered: for a save that must not be cut in half.
@@ -187,9 +193,10 @@ impl Guard {
         };
         monitor::remove_limit(self.limit);
         if let Some((seat, before)) = entered.armed {
-            let who = seat.ident();
-            let (last, main) = (seat.disarm(before), seat.is_main());
-            if last && !main {
+            let (who, main) = (seat.ident(), seat.is_main());
+            seat.disarm(before);
+            if !main {
+                // Also where another guard is around this one: if it wants an interrupt of its own, it asks again.
                 interrupt::forget(who);
             }
         }
@@ -247,12 +254,26 @@ impl Shield {
         traceback: Option<Bound<'_, PyAny>>,
     ) {
         let _ = (kind, error, traceback);
+        self.leave();
+    }
+}
+
+impl Shield {
+    /// Leaves it once. Whether it was entered.
+    fn leave(&self) -> bool {
         let left = self.entered.try_lock().ok().and_then(|mut entered| entered.pop());
-        if let Some((generation, seat)) = left
-            && generation == monitor::generation()
-        {
+        let Some((generation, seat)) = left else { return false };
+        if generation == monitor::generation() {
             seat.unshield();
         }
+        true
+    }
+}
+
+impl Drop for Shield {
+    /// Where its `__exit__` was lost (a KeyboardInterrupt): its thread would never be interrupted again.
+    fn drop(&mut self) {
+        while self.leave() {}
     }
 }
 
@@ -288,13 +309,15 @@ pub(crate) fn on_interrupt(py: Python<'_>, number: i32, frame: &Bound<'_, PyAny>
     Ok(())
 }
 
-/// The exception has arrived in this thread: no further one may follow it.
+/// The exception has arrived in this thread: no further one may follow it. Returns below how many available bytes the
+/// thread's guards want it, and from how many held on (None: never); None if the thread has no guard.
 #[pyfunction]
-pub(crate) fn acknowledge(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn acknowledge(py: Python<'_>) -> PyResult<Option<(u64, Option<u64>)>> {
     let who = interrupt::who(py)?;
-    if let Some(seat) = seat::of(who.ident) {
+    let seat = seat::of(who.ident);
+    if let Some(seat) = seat {
         seat.hear();
     }
     interrupt::forget(who.ident);
-    Ok(())
+    Ok(seat.map(Seat::thresholds))
 }

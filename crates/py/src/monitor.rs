@@ -264,4 +264,5 @@ pub(crate) fn after_fork_in_child() {
     RELIEF_ASKED.store(false, Relaxed);
     LIMITED.store(0, Relaxed);
     LIMIT.store(u64::MAX, Relaxed);
+    USAGE.store(0, Relaxed);
 }

@@ -12,8 +12,8 @@ const QUIET: u64 = 0;
 const ASKED: u64 = 1;
 /// The exception has been raised in it, and the shortage is not over yet.
 const HEARD: u64 = 2;
-/// One of the three above is in the low bits of `state`. What is above them goes up by one whenever the seat is armed anew,
-/// so that a request made for one guard cannot reach the next one.
+/// One of the three above is in the low bits of `state`. What is above them goes up by one whenever the seat is armed anew
+/// or a guard is left, so that a request made for one guard cannot reach another.
 const STATES: u64 = 3;
 
 /// One thread inside guards that interrupt, or inside a shield. A seat is never freed, only used again.
@@ -71,7 +71,7 @@ impl Seat {
     pub(crate) fn arm(&self, critical: u64, limit: u64) -> Before {
         let before = Before { critical: self.critical.load(SeqCst), limit: self.limit.load(SeqCst) };
         if self.guards.load(SeqCst) == 0 {
-            self.begin_anew();
+            self.begin_anew(QUIET);
         }
         self.critical.fetch_max(critical, SeqCst);
         self.limit.fetch_min(limit, SeqCst);
@@ -84,16 +84,19 @@ impl Seat {
         self.critical.store(before.critical, SeqCst);
         self.limit.store(before.limit, SeqCst);
         let last = self.guards.fetch_sub(1, SeqCst) == 1;
+        // What was asked for this guard's thresholds is nothing to the one around it. What was heard counts for both: the
+        // exception may be on its way through them.
+        let heard = !last && self.state.load(SeqCst) & STATES == HEARD;
+        self.begin_anew(if heard { HEARD } else { QUIET });
         if last {
-            self.begin_anew();
             self.leave();
         }
         last
     }
 
-    fn begin_anew(&self) {
+    fn begin_anew(&self, first: u64) {
         let state = self.state.load(SeqCst);
-        self.state.store((state | STATES) + 1, SeqCst);
+        self.state.store((state | STATES) + 1 + first, SeqCst);
     }
 
     /// From one state to another, unless it has changed since `seen`.
@@ -144,6 +147,12 @@ impl Seat {
     pub(crate) fn hear(&self) -> bool {
         let seen = self.state.load(SeqCst);
         self.is_due() && self.turn(seen, ASKED, HEARD)
+    }
+
+    /// Below how many available bytes it is interrupted, and from how many held on.
+    pub(crate) fn thresholds(&self) -> (u64, Option<u64>) {
+        let limit = self.limit.load(SeqCst);
+        (self.critical.load(SeqCst), (limit != u64::MAX).then_some(limit))
     }
 
     pub(crate) fn is_main(&self) -> bool {
@@ -235,6 +244,26 @@ mod tests {
             critical == 5
         };
         assert!(!seat.update(late) && !seat.hear());
+    }
+
+    #[test]
+    fn a_request_for_an_inner_guard_does_not_reach_the_outer_one() {
+        let seat = Seat::empty();
+        let outer = seat.arm(1, NEVER);
+        let inner = seat.arm(5, NEVER);
+        assert!(seat.update(short));
+        assert!(!seat.disarm(inner) && !seat.is_due() && !seat.hear(), "asked, and left before it was heard");
+        let inner = seat.arm(5, NEVER);
+        let late = |critical: u64, _: u64| {
+            seat.disarm(inner);
+            critical == 5
+        };
+        assert!(!seat.update(late) && !seat.hear(), "asked while it was left");
+        let inner = seat.arm(5, NEVER);
+        assert!(seat.update(short) && seat.hear());
+        seat.disarm(inner);
+        assert!(!seat.update(|_, _| true), "one shortage interrupts once, on its way through both");
+        seat.disarm(outer);
     }
 
     #[test]
