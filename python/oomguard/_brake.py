@@ -40,8 +40,7 @@ def raise_stop(context: str = "", threshold: int | None = None, over: tuple[int,
     from oomguard import _relief
 
     due = _core.take_relief()
-    if due is not None:
-        _relief.carry_out(due)
+    relieved = due is not None and bool(_relief.carry_out(due).steps)  # none: another thread is at it
     seen = _core.snapshot()
     if seen.stop == "prune" and _relief.before_stopping():
         # The guard has to see that memory is back before it can take its request back.
@@ -55,7 +54,7 @@ def raise_stop(context: str = "", threshold: int | None = None, over: tuple[int,
     short = not seen.guarded and seen.available is not None and seen.available < limit
     if not short and over is None:
         return
-    if due is None and _relief.before_stopping():
+    if not relieved and _relief.before_stopping():
         seen = _core.snapshot()
     if not seen.guarded and seen.available is not None and seen.available < limit:
         raise MemoryCritical(context, "reserve", seen.available, limit)

@@ -5,7 +5,9 @@ Every step is measured. None of them imports a library that is not loaded alread
 
 from __future__ import annotations
 
+import _thread
 import gc
+import os
 import sys
 import time
 
@@ -25,9 +27,15 @@ PAUSE = 30.0
 JUST_NOW = 1.0
 """Seconds for which a relief is news to those who measure memory."""
 
-_callbacks: dict[tuple[str, str] | int, Callable[[], object]] = {}
+WAIT = 2.0
+"""Seconds that a check waits for a relief in another thread before it raises: longer, and that thread may be waiting
+for a lock that the checking one holds."""
+
+_callbacks: dict[tuple[object, str] | int, Callable[[], Callable[[], object] | None]] = {}
+"""Each with a function that gives it, or ``None`` when its object is gone."""
 _tried = float("-inf")
-_busy = False
+_by: int | None = None
+"""The thread that relieves."""
 
 
 class Step:
@@ -87,16 +95,24 @@ def on_pressure(callback: Callback) -> Callback:
 
     It runs in the main thread or in the one that checks, between two bytecodes, so keep it short and take no lock that
     the interrupted code may hold. What it raises is logged. A function that is defined again (a notebook's cell that is
-    run again) replaces its former self.
+    run again) replaces its former self. A bound method does not keep its object alive, and is forgotten with it.
 
     Raises:
         TypeError: It cannot be called.
     """
     if not callable(callback):
         raise TypeError(f"on_pressure() takes a function without arguments, not {callback!r}")
-    name = getattr(callback, "__qualname__", "<nameless>")
-    named = "<" not in name and getattr(callback, "__self__", None) is None
-    _callbacks[(str(getattr(callback, "__module__", "")), name) if named else id(callback)] = callback
+    owner, name = getattr(callback, "__self__", None), getattr(callback, "__qualname__", "<nameless>")
+    if owner is None and "<" not in name:
+        _callbacks[str(getattr(callback, "__module__", "")), name] = lambda: callback
+        return callback
+    if hasattr(callback, "__func__") and type(owner).__weakrefoffset__:
+        from weakref import WeakMethod
+
+        key = (id(owner), name)
+        _callbacks[key] = WeakMethod(callback, lambda _: _callbacks.pop(key, None))
+        return callback
+    _callbacks[id(callback)] = lambda: callback
     return callback
 
 
@@ -116,8 +132,11 @@ def before_stopping() -> bool:
     Returns:
         Whether it has just been done, here or elsewhere, so that looking again is worth while.
     """
+    begun = time.monotonic()
+    while _by not in (None, _thread.get_ident()) and time.monotonic() < begun + WAIT:
+        time.sleep(0.005)
     since = time.monotonic() - _tried
-    if _busy or since < PAUSE:
+    if _by is not None or since < PAUSE:
         return since < JUST_NOW
     carry_out(None)
     return True
@@ -132,29 +151,39 @@ def answer() -> None:
 
 def carry_out(done: tuple[int | None, float] | None) -> Relief:
     """Every step, but the first where the native side has done that one: what it gave back, and its seconds."""
-    global _busy, _tried
-    if _busy:
+    global _by, _tried
+    me = _thread.get_ident()
+    if _by is not None:
         return Relief((), None, None)
-    _busy = True
-    shield = _core.Shield()  # an interrupt in here would hit whoever answers, not the work
-    shield.__enter__()
     try:
-        before = _core.resident()
-        steps = [_measured("trim", _core.trim) if done is None else Step("trim", *done)]
-        steps.append(_measured("gc", _collect))
-        steps += [_cached(name, give_back) for name, give_back in _LIBRARIES.items() if name in sys.modules]
-        for callback in list(_callbacks.values()):
-            steps.append(_measured(getattr(callback, "__name__", repr(callback)), callback))
-        if _callbacks:
-            steps.append(_measured("trim", _core.trim))
-        relief = Relief(tuple(steps), before, _core.resident())
+        _by = me  # here, where nothing that interrupts Python can leave it set
+        with _core.Shield():  # an interrupt in here would hit whoever answers, not the work
+            before = _core.resident()
+            steps = [_measured("trim", _core.trim) if done is None else Step("trim", *done)]
+            steps.append(_measured("gc", _collect))
+            steps += [_cached(name, give_back) for name, give_back in _LIBRARIES.items() if name in sys.modules]
+            callbacks = [callback for get in list(_callbacks.values()) if (callback := get()) is not None]
+            for callback in callbacks:
+                steps.append(_measured(getattr(callback, "__name__", repr(callback)), callback))
+            if callbacks:
+                steps.append(_measured("trim", _core.trim))
+            relief = Relief(tuple(steps), before, _core.resident())
     finally:
-        shield.__exit__()
-        _busy = False
+        _by = None
         _tried = time.monotonic()
     logger().info("Memory is short: %s", relief)
     _core.notify(f"X_OOMGUARD_RELIEVED={relief.freed}")
     return relief
+
+
+def _after_fork_in_child() -> None:
+    """The thread that relieved is not there in a forked child."""
+    global _by
+    _by = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def _measured(name: str, act: Callable[[], object]) -> Step:

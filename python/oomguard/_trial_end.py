@@ -42,7 +42,7 @@ class Growth:
     """The size after each trial, by number and by time."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # on_pressure may call end_of_trial() in the middle of end_of_trial()
         self.trials = 0
         self.start = time.monotonic()
         self.by_trial = _core.Trend()

@@ -227,3 +227,85 @@ if pid == 0:
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
     assert ok(run(code, OOMGUARD_RESERVE="1M", OOMGUARD_WARNING="2M")).strip() == "0"
+
+
+def test_a_child_that_is_forked_in_the_middle_of_relief_can_relieve(run):
+    code = """
+import os, threading, oomguard
+inside, go = threading.Event(), threading.Event()
+@oomguard.on_pressure
+def slow():
+    if threading.current_thread() is not threading.main_thread():
+        inside.set(); assert go.wait(15)
+thread = threading.Thread(target=oomguard.relieve); thread.start()
+assert inside.wait(15)
+assert oomguard.relieve().steps == (), "somebody is at it"
+pid = os.fork()
+if pid == 0:
+    os._exit(len(oomguard.relieve().steps))
+steps = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+go.set(); thread.join()
+print(steps)
+"""
+    assert ok(run(code)).strip() == "4"
+
+
+@pytest.mark.parametrize("where", ["Shield", "resident"])
+def test_what_interrupts_relief_does_not_end_it_for_good(monkeypatch, where):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(_relief._core, where, interrupted)
+        oomguard.relieve()
+    assert oomguard.relieve().steps
+
+
+def test_a_check_waits_for_the_relief_of_another_thread(run):
+    """It raised in the middle of it, though the cache that was about to be dropped was enough."""
+    code = """
+import threading, time, oomguard
+from oomguard import _relief
+cache = [bytearray(96 << 20)]
+inside = threading.Event()
+@oomguard.on_pressure
+def drop():
+    inside.set()
+    end = time.monotonic() + 15
+    while not waits.is_set(): assert time.monotonic() < end
+    cache.clear()
+waits = threading.Event()
+def look():
+    waits.set()
+    return before_stopping()
+before_stopping, _relief.before_stopping = _relief.before_stopping, look
+limit = oomguard._core.resident() - (32 << 20)
+thread = threading.Thread(target=oomguard.relieve); thread.start()
+assert inside.wait(15)
+end = time.monotonic() + 15
+with oomguard.guard(limit=limit) as g:
+    while not waits.is_set():
+        g.check(); assert time.monotonic() < end
+thread.join()
+print("went on")
+"""
+    assert ok(run(code)).strip() == "went on"
+
+
+def test_a_bound_method_is_forgotten_with_its_object():
+    called = []
+
+    class Cache:
+        def drop(self):
+            called.append(self)
+
+    kept = Cache()
+    oomguard.on_pressure(kept.drop)
+    oomguard.on_pressure(kept.drop)
+    oomguard.on_pressure(Cache().drop)
+    builtin = {1: 2}
+    oomguard.on_pressure(builtin.clear)
+    oomguard.relieve()
+    assert called == [kept]
+    assert builtin == {}
+    assert len(_relief._callbacks) == 2
