@@ -69,6 +69,8 @@ _LATE = {
     "monitor": "_live",
     "worker_init": "workers",
 }
+_MODULES = ("leaks", "workers")
+"""Those that need nothing else to be installed: ``help(oomguard.workers)`` works at once."""
 
 
 def shield() -> _core.Shield:
@@ -90,10 +92,13 @@ def checkpoint() -> bool:
 
 def __getattr__(name: str) -> object:
     """Imports the less used names on first use: ``import oomguard`` is to stay under 20 ms."""
+    import importlib
+
+    if name in _MODULES:
+        return importlib.import_module(f"oomguard.{name}")
     module = _LATE.get(name)
     if module is None:
         raise AttributeError(f"module 'oomguard' has no attribute {name!r}")
-    import importlib
 
     value: object = getattr(importlib.import_module(f"oomguard.{module}"), name)
     globals()[name] = value

@@ -64,7 +64,7 @@ class Interrupted(MemoryCritical):
         seen, held = _core.snapshot(), _core.resident()
         threshold = seen.reserve if critical is None else critical
         short = seen.available is not None and seen.available < threshold and not seen.guarded
-        if limit is not None and held is not None and (held >= limit or not short and seen.stop is None):
+        if limit is not None and held is not None and (held >= limit or (not short and seen.stop is None)):
             super().__init__("", "limit", seen.available, limit, held)
         elif seen.guarded:
             super().__init__("", seen.cause or "reserve", seen.available)

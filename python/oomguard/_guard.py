@@ -51,8 +51,12 @@ def guard(
 
     Raises:
         ValueError: A size cannot be read, or ``critical`` is above ``warn``.
-        TypeError: A size is neither a string nor a whole number.
+        TypeError: A size is neither a string nor a whole number, or ``trial`` is no trial.
     """
+    if trial is not None and not callable(getattr(trial, "set_user_attr", None)):
+        raise TypeError(
+            f"trial must be an Optuna trial, not {trial!r}; hint: give a size by name, `limit=` or `critical=`"
+        )
     low, reserve = size("warn", warn), size("critical", critical)
     if low is not None and reserve is None:
         reserve = min(low, _core.snapshot().reserve)
@@ -91,7 +95,9 @@ def guarded(function: Any = None, /, **settings: Any) -> Any:
         or inspect.isgeneratorfunction(function)
         or inspect.isasyncgenfunction(function)
     ):
-        raise TypeError(f"`{function.__name__}` runs in pieces: use `with oomguard.guard()` inside it instead")
+        raise TypeError(
+            f"`{getattr(function, '__name__', function)}` runs in pieces: use `with oomguard.guard()` inside it instead"
+        )
     name = settings.pop("context", "") or getattr(function, "__name__", "")
     guard(**settings)  # a wrong size is an error here, not at the first call
 

@@ -71,7 +71,11 @@ class WorkerInit:
     def __init__(self, limit: int | None, parent: str | None = None) -> None:
         self.limit = limit
         self.parent = parent
-        descriptor, self._record = tempfile.mkstemp(prefix="oomguard-workers-")
+        try:
+            descriptor, self._record = tempfile.mkstemp(prefix="oomguard-workers-")
+        except OSError:  # nothing can be written here: the limits hold, and there will be no hint
+            self._record = ""
+            return
         os.close(descriptor)
         weakref.finalize(self, _remove, self._record, os.getpid())
 

@@ -256,3 +256,16 @@ def test_a_check_costs_less_than_100_ns():
 def test_unknown_names_are_refused():
     with pytest.raises(AttributeError, match="has no attribute 'chekc'"):
         oomguard.chekc  # noqa: B018
+
+
+def test_modules_that_need_nothing_else_are_there_at_once(run):
+    out = ok(run("import oomguard; print(oomguard.workers.worker_init.__name__, oomguard.leaks.watch.__name__)"))
+    assert out.split() == ["worker_init", "watch"]
+    late = ok(run("import sys, oomguard; print([name for name in sys.modules if name.startswith('oomguard.leaks')])"))
+    assert late.strip() == "[]"
+
+
+def test_every_public_name_is_there_and_documented():
+    for name in set(oomguard.__all__) - {"__version__"}:
+        assert getattr(oomguard, name).__doc__, name
+    assert set(oomguard.__all__) <= set(dir(oomguard))

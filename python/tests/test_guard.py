@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import textwrap
@@ -143,7 +144,7 @@ def test_guarded_refuses_what_runs_in_pieces():
     def generator():
         yield
 
-    for function in (coroutine, generator):
+    for function in (coroutine, generator, functools.partial(coroutine)):
         with pytest.raises(TypeError, match="runs in pieces"):
             oomguard.guarded(function)
 
@@ -402,3 +403,8 @@ for settings in {"critical": "1024T", "warn": "1024T"}, {"critical": "1M", "warn
         assert isinstance(again, oomguard.MemoryCritical) and str(again) == str(stop), again
 """
     assert ok(run(code)).splitlines() == [f"reserve {1 << 50} False", f"limit {32 << 20} True"]
+
+
+def test_a_size_that_is_given_as_the_trial_is_refused():
+    with pytest.raises(TypeError, match="trial must be an Optuna trial, not '6GiB'; hint: "):
+        oomguard.guard("6GiB")

@@ -156,3 +156,16 @@ def test_the_kernels_counters_are_read_in_both_of_their_forms(tmp_path):
     with open(tmp_path / "record", "ab") as file:
         file.write(b'[5, "cgro')
     assert killed(read(str(tmp_path / "record"))) == [0, 1]
+
+
+def test_without_a_folder_to_write_to_there_is_no_hint_and_nothing_else(monkeypatch):
+    def refused(*_, **__):
+        raise FileNotFoundError("no usable temporary directory")
+
+    monkeypatch.setattr("tempfile.mkstemp", refused)
+    limit = oomguard.worker_init(limit="1GiB")
+    assert limit.explain(MemoryError("x")) is None
+    again = pickle.loads(pickle.dumps(limit))
+    assert again.limit == 1 << 30
+    again.limit = None
+    again(0)
