@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -74,15 +72,6 @@ def environment(**more: str) -> dict[str, str]:
 def is_installed() -> bool:
     """Whether pytest finds the plugin by itself."""
     return any(point.name == "oomguard" for point in importlib.metadata.entry_points(group="pytest11"))
-
-
-def need(module: str) -> None:
-    """Skips aloud where ``module`` is not installed; fails instead where ``OOMGUARD_REQUIRE`` names it."""
-    if importlib.util.find_spec(module) is not None:
-        return
-    if module in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
-        pytest.fail(f"OOMGUARD_REQUIRE names {module}: it is not installed")
-    pytest.skip(f"{module} is not installed")
 
 
 MIB = 1 << 20

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from absence import absent
 from conftest import clean_env
 
 DEADLINE = 180.0
@@ -35,13 +36,6 @@ def told(limit, work):
 """
 
 
-def needs(word: str, why: str) -> None:
-    """Skips aloud, or fails where ``OOMGUARD_REQUIRE`` names ``word``."""
-    if word in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
-        pytest.fail(f"OOMGUARD_REQUIRE names {word}: {why}", pytrace=False)
-    pytest.skip(f"no {word}: {why}")
-
-
 def cgroup_parent() -> Iterator[str]:
     """A cgroup in which workers can be held, removed afterwards with what is in it; skips where there is none."""
     parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or f"/oomguard-test-{os.getpid()}"
@@ -52,7 +46,7 @@ def cgroup_parent() -> Iterator[str]:
     )
     where, _, why = told.stdout.partition("\n")
     if where == "None":
-        needs("cgroup", why.strip())
+        absent("cgroup", why.strip())
     yield parent
     top = pathlib.Path(where.strip()).parent.parent
     assert top.name.startswith("oomguard-test"), top

@@ -15,9 +15,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
+from absence import absent
 from conftest import clean_env, wait_until
 
 START = 60.0
@@ -30,13 +30,6 @@ def start(name: str) -> Any:
         return {"postgres": Postgres, "redis": Redis, "mysql": MariaDB, "grpc": Proxies}[name]()
     except (ImportError, RuntimeError, OSError, subprocess.TimeoutExpired) as error:
         absent(name, str(error))
-
-
-def absent(name: str, why: str) -> NoReturn:
-    """Skips the test that needs ``name``, aloud; fails it where ``OOMGUARD_REQUIRE`` says that it must be there."""
-    if name in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
-        pytest.fail(f"OOMGUARD_REQUIRE names {name}: {why}")
-    pytest.skip(f"no {name}: {why}")
 
 
 class _Server:

@@ -7,8 +7,8 @@ import importlib
 
 import optuna
 import pytest
+from absence import absent
 from optuna.trial import TrialState
-from servers import absent
 
 import oomguard
 import oomguard.optuna as og

@@ -11,7 +11,8 @@ import sys
 import threading
 
 import pytest
-from inner_pytest import MIB, SECONDS, environment, need
+from absence import needs
+from inner_pytest import MIB, SECONDS, environment
 
 ALONE = ("-p", "oomguard.pytest._heartbeat")
 TWO = "def test_a(): bytearray(60 << 20)\ndef test_b(): assert 0"
@@ -222,7 +223,7 @@ def test_what_is_no_pipe_is_a_warning(inner, given, tmp_path):
 
 
 def test_under_xdist_the_controller_tells(inner):
-    need("xdist")
+    needs("xdist")
     inner.write(test_x=TWO)
     read = Reader(inner, "-n", "2")
     assert read.result.code == 1, read.result

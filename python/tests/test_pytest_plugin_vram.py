@@ -3,10 +3,7 @@ last test asks the real one."""
 
 from __future__ import annotations
 
-import os
-
-import pytest
-from inner_pytest import need
+from absence import absent, needs
 
 TORCH = """
 import sys, types
@@ -85,13 +82,11 @@ def test_a_vram_limit_that_cannot_be_checked_is_said(inner):
 
 
 def test_a_real_gpu(inner):
-    need("torch")
+    needs("torch")
     import torch
 
     if not torch.cuda.is_available():
-        if "gpu" in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
-            pytest.fail("OOMGUARD_REQUIRE names gpu: torch finds none")
-        pytest.skip("torch finds no GPU")
+        absent("cuda", "torch finds no GPU")
     inner.write(
         test_a="""
 import pytest, torch

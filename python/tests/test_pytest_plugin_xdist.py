@@ -6,7 +6,8 @@ import json
 import re
 
 import pytest
-from inner_pytest import MIB, need
+from absence import needs
+from inner_pytest import MIB
 
 MEETING = """
 import os, pathlib, time, pytest
@@ -26,7 +27,7 @@ def meet(name, deadline):
 
 @pytest.fixture(autouse=True)
 def xdist():
-    need("xdist")
+    needs("xdist")
 
 
 def test_workers_measure_and_the_controller_reports(inner):

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 
-import pytest
+from absence import absent
 from conftest import clean_env
 
 PARENT = f"/oomguard-test-up-{os.getpid()}"
@@ -16,17 +16,10 @@ PARENT = f"/oomguard-test-up-{os.getpid()}"
 OOMGUARD = shutil.which("oomguard", path=f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 
 
-def require(word, why):
-    """Skips aloud, or fails where ``OOMGUARD_REQUIRE`` names it."""
-    if word in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
-        pytest.fail(f"OOMGUARD_REQUIRE names {word}: {why}")
-    pytest.skip(why)
-
-
 def up(folder, worker, **pool):
     """Runs ``up`` with one worker to its end; its log."""
     if OOMGUARD is None:
-        require("oomguard", "the command `oomguard` is not installed")
+        absent("oomguard", "the command `oomguard` is not installed")
     settings = {"count": 1, "memory_limit": "300MiB", "grace": "5s", "restart": "never", **pool}
     lines = [f"{name} = {str(value) if isinstance(value, int) else repr(value)}" for name, value in settings.items()]
     (folder / "worker.py").write_text(worker)
@@ -38,7 +31,7 @@ def up(folder, worker, **pool):
     )  # fmt: skip
     log = (folder / "logs" / "watchdog.log").read_text()
     if "cgroup" not in log.splitlines()[0]:
-        require("cgroup", f"no cgroup holds the worker: {log.splitlines()[0]}")
+        absent("cgroup", f"no cgroup holds the worker: {log.splitlines()[0]}")
     assert done.returncode == 0, done.stdout + done.stderr
     return log, (folder / "logs" / "worker-1.log").read_text()
 

@@ -8,8 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from absence import needs
 from conftest import clean_env
-from training import DEADLINE, SHORT, needs
+from training import DEADLINE, SHORT
 
 ROOT = pathlib.Path(__file__).parents[3]
 EXAMPLES = ROOT / "examples" / "frameworks"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-import os
 import pathlib
 
 import pytest
+from absence import torch_or_skip
 
 import oomguard
 from oomguard import _core, leaks
@@ -15,12 +15,7 @@ from oomguard.leaks._payload import payload
 MIB = 1 << 20
 HERE = str(pathlib.Path(oomguard.__file__).parents[1])
 
-try:
-    import torch
-except ImportError:
-    if "torch" in os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split():
-        pytest.fail("OOMGUARD_REQUIRE names torch: it is not installed")
-    pytest.skip("torch is not installed", allow_module_level=True)
+torch = torch_or_skip()
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from needs_torch import absent
+from absence import absent
 
 try:
     import nbclient

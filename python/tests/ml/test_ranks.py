@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from training import needs, train
+from absence import needs
+from training import train
 
 needs("torch")
 

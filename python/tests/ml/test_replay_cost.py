@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from needs_torch import torch_or_skip
+from absence import torch_or_skip
 
 torch_or_skip()
 

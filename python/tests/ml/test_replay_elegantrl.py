@@ -7,7 +7,7 @@ import re
 import types
 
 import pytest
-from needs_torch import torch_or_skip
+from absence import torch_or_skip
 
 torch = torch_or_skip()
 

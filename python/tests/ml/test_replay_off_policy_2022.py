@@ -6,7 +6,7 @@ import inspect
 
 import numpy as np
 import pytest
-from needs_torch import torch_or_skip
+from absence import torch_or_skip
 
 torch = torch_or_skip()
 

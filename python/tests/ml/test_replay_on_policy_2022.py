@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from needs_torch import torch_or_skip
+from absence import torch_or_skip
 
 from oomguard.replay import _room
 

@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from needs_torch import absent, torch_or_skip
+from absence import absent, torch_or_skip
 
 from oomguard.replay import Buffer, Column, _room
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from training import BEGINNING, CRITICAL, SHORT, finish, needs, start, train
+from absence import needs
+from training import BEGINNING, CRITICAL, SHORT, finish, start, train
 
 needs("stable_baselines3", "gymnasium")
 

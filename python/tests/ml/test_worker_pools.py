@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from absence import needs
 from pools import NO_CGROUP, cgroup_parent, run_script
-from training import needs
 
 
 @pytest.fixture(scope="module")

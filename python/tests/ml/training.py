@@ -3,7 +3,6 @@ several trainings that see the same machine share one interpreter: torch alone t
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -56,17 +55,6 @@ found = {}
 END = """
 print("FOUND" + json.dumps(found))
 """
-
-
-def needs(*modules: str) -> None:
-    """Skips the module aloud where a framework is absent; fails where ``OOMGUARD_REQUIRE`` names it."""
-    absent = [name for name in modules if importlib.util.find_spec(name) is None]
-    if not absent:
-        return
-    why = f"`{absent[0]}` is not installed"
-    if set(absent) & set(os.environ.get("OOMGUARD_REQUIRE", "").replace(",", " ").split()):
-        pytest.fail(f"OOMGUARD_REQUIRE asks for it, but {why}", pytrace=False)
-    pytest.skip(why, allow_module_level=True)
 
 
 def start(code: str, folder: os.PathLike[str], **env: str) -> subprocess.Popen[str]:
