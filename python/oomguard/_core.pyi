@@ -124,7 +124,8 @@ class Snapshot:
     @property
     def level(self, /) -> str:
         """
-        `normal`, `warning` or `critical`: the guard's word, or against `reserve` and `warning`.
+        `normal`, `warning` or `critical`: the guard's word, or against `reserve` and `warning`; `unknown` where
+        `available` is None.
         """
     @property
     def limit(self, /) -> int | None:

@@ -44,7 +44,8 @@ def guard(
             in a ``time.sleep`` too; in other threads as soon as they run Python code. C code that holds the GIL is not
             interrupted. Each shortage raises once; protect saves with ``oomguard.shield()``. In other threads let
             the block be a single call (as :func:`guarded` and ``oomguard.optuna.objective`` do): in a loop written
-            directly under the ``with``, CPython 3.13 can lose an exception from outside.
+            directly under the ``with``, CPython 3.13 can lose an exception from outside. In a coroutine let there be
+            no ``await`` in the block: what runs meanwhile in this thread would be interrupted instead.
         context: What to call the work in logs and messages, where ``check`` is given no name.
 
     Sizes are in bytes, or as people write them: ``"4GiB"``, ``"500M"``.

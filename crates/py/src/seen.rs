@@ -15,7 +15,8 @@ pub(crate) struct Snapshot {
     available: Option<u64>,
     /// What `available` is out of.
     total: Option<u64>,
-    /// `normal`, `warning` or `critical`: the guard's word, or against `reserve` and `warning`.
+    /// `normal`, `warning` or `critical`: the guard's word, or against `reserve` and `warning`; `unknown` where
+    /// `available` is None.
     level: &'static str,
     /// A living guard watches this process.
     guarded: bool,
@@ -46,12 +47,17 @@ pub(crate) struct Snapshot {
 }
 
 /// What Python calls a level.
-pub(crate) fn name(level: Level) -> &'static str {
+fn name(level: Level) -> &'static str {
     match level {
         Level::Normal => "normal",
         Level::Warning => "warning",
         Level::Critical => "critical",
     }
+}
+
+/// The present level, or that it is not known.
+pub(crate) fn word() -> &'static str {
+    monitor::available().map_or("unknown", |_| name(monitor::level()))
 }
 
 impl Snapshot {
@@ -71,7 +77,7 @@ impl Snapshot {
         Snapshot {
             available: monitor::available(),
             total: monitor::total(),
-            level: name(monitor::level()),
+            level: word(),
             guarded: guard.is_some(),
             stop: stop.map(|stop| match stop {
                 Stop::Prune => "prune",
