@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from typing import NamedTuple
 
@@ -94,7 +93,7 @@ class MemoryMonitor:
         unknown = {}
         if seen.available is None or seen.total is None:
             unknown["available"] = unknown["total"] = unknown["used_percent"] = seen.unknown or "not read yet"
-        rss = _resident()
+        rss = _core.resident()
         if rss is None:
             unknown["process_rss"] = "/proc/self/statm cannot be read here"
         percent = None
@@ -159,11 +158,3 @@ def to_bytes(name: str, size_gb: float) -> int:
     if size_gb >= 1 << 30:
         raise ValueError(f"{name} is larger than any machine: {size_gb!r} gigabytes")
     return int(size_gb * GIB)
-
-
-def _resident() -> int | None:
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None

@@ -148,6 +148,23 @@ class TestConstraint:
         assert [trial.constraints for trial in quick.trials] == [{}, {}]
         assert "memory_constraint is not in force with n_jobs > 1" in caplog.text
 
+    def test_a_trial_that_could_not_begin_is_not_taken_for_one_that_runs(self, quick, monkeypatch):
+        """It counted as overlapping with every later trial of the process."""
+        attached = og.attach(quick, memory_constraint="100GiB")
+        write, storage = type(quick._storage).set_trial_system_attr, type(quick._storage)
+
+        def down(self, trial_id, key, value):
+            if key == MEMORY_CONSTRAINT and len(quick.trials) == 1:
+                raise ConnectionError("the storage is down")
+            write(self, trial_id, key, value)
+
+        monkeypatch.setattr(storage, "set_trial_system_attr", down)
+        attached.optimize(lambda trial: 1.0, n_trials=2, catch=(ConnectionError,))
+        first, second = attached.trials
+        assert (first.state, second.state) == (TrialState.FAIL, TrialState.COMPLETE)
+        assert "peak_rss_shared" not in second.user_attrs
+        assert list(second.constraints) == ["peak_rss"]
+
     @pytest.mark.parametrize(
         ("size", "bytes"),
         [("6GiB", 6 << 30), ("6g", 6 << 30), ("1.5 GB", 3 << 29), ("512MiB", 512 << 20), ("100", 100), (7, 7)],

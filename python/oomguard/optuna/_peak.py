@@ -38,6 +38,10 @@ class Watch:
         self._unknown: str | None = None
 
     def __enter__(self) -> Watch:
+        # First, for it may fail: from there on, what is begun is ended.
+        if self._constraint is not None and isinstance(self._trial, Trial):
+            storage = self._trial.study._storage
+            storage.set_trial_system_attr(self._trial._trial_id, MEMORY_CONSTRAINT, self._constraint)
         with _lock:
             if _running:
                 self._shared = True
@@ -50,9 +54,6 @@ class Watch:
                 except OSError as error:
                     self._unknown = str(error)
             _running.add(self)
-        if self._constraint is not None and isinstance(self._trial, Trial):
-            storage = self._trial.study._storage
-            storage.set_trial_system_attr(self._trial._trial_id, MEMORY_CONSTRAINT, self._constraint)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
