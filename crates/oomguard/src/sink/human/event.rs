@@ -58,6 +58,7 @@ fn why_this_one(reason: Reason) -> &'static str {
         Reason::NearLimit => "it is about to reach its limit",
         Reason::FastestGrowth => "it grows fastest",
         Reason::LeastWorkLost => "it loses the least work",
+        Reason::Largest => "it is the largest",
         Reason::OnlyOne => "there is no other",
     }
 }
