@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use oomguard_core::watch::{Effect, Event, Policy, Remains, Row, Shortage, Standing, Watch, Who};
+use oomguard_core::watch::{Effect, Event, Policy, Remains, Row, Shortage, Standing, Watch, Who, newcomers};
 use oomguard_core::{Bytes, HostPolicy, HostSample, Instant, Level, Reading, Reason, Why};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -432,4 +432,20 @@ fn no_victim_is_said_once_and_looked_for_again() {
     assert_eq!(said, 1);
     world.add(process(200, 100, 200, "late", 4000)).run(3 * SECOND, 0);
     assert_eq!(world.chosen().len(), 1);
+}
+
+#[test]
+fn what_a_dying_family_has_started_belongs_to_it() {
+    let mut world = World::new(true);
+    world.add(process(200, 100, 200, "bomb", 100)).add(process(201, 200, 200, "bomb", 100));
+    world.add(process(300, 100, 300, "other", 100)).look();
+    let mut groups = Vec::new();
+    world.watch.families().groups(&world.rows, Who { pid: 200, start: 200 }, &mut groups);
+    assert_eq!(groups, [200]);
+    // A child in a group of its own, and one whose parent is gone; the shell's next job is no newcomer.
+    world.end(200).add(process(202, 201, 202, "bomb", 100)).add(process(203, 1, 200, "bomb", 100));
+    world.add(process(400, 100, 400, "next", 100));
+    let held = |who: Who| who.pid == 200 || who.pid == 201;
+    let new: Vec<u32> = newcomers(&world.rows, &groups, held).map(|who| who.pid).collect();
+    assert_eq!(new, [202, 203]);
 }

@@ -92,6 +92,17 @@ impl Families {
         (0..rows.len()).filter(move |row| Some(self.roots[*row]) == root)
     }
 
+    /// The process groups of that family that are all its own: what turns up in one of them later belongs to it.
+    pub fn groups(&self, rows: &[Row], who: Who, groups: &mut Vec<u32>) {
+        groups.clear();
+        let leads = |group: u32| find(rows, group).map(|at| rows[at].is_out_of_reach());
+        for row in self.members(rows, who).map(|at| &rows[at]) {
+            if leads(row.group) != Some(true) && !groups.contains(&row.group) {
+                groups.push(row.group);
+            }
+        }
+    }
+
     /// Carries over what is known, and looks at what is new.
     fn remember(&mut self, rows: &[Row]) {
         std::mem::swap(&mut self.known, &mut self.before);
@@ -202,6 +213,19 @@ impl Families {
             (self.old_since, self.young_since) = (Some(self.young_since), now);
         }
     }
+}
+
+/// Who has turned up since a family was held: children of the held, and what is in its groups.
+pub fn newcomers<'a>(
+    rows: &'a [Row],
+    groups: &'a [u32],
+    is_held: impl Fn(Who) -> bool + 'a,
+) -> impl Iterator<Item = Who> + 'a {
+    rows.iter().filter_map(move |row| {
+        let parent = find(rows, row.parent).map(|at| rows[at].who);
+        let belongs = parent.is_some_and(&is_held) || groups.contains(&row.group);
+        (belongs && !row.is_out_of_reach() && !is_held(row.who)).then_some(row.who)
+    })
 }
 
 impl Who {

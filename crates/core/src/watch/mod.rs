@@ -19,7 +19,7 @@ use crate::sample::HostSample;
 use crate::units::Bytes;
 
 pub use choose::Choice;
-pub use family::{Families, Family};
+pub use family::{Families, Family, newcomers};
 pub use row::{Row, Standing, Who};
 pub use shortage::Shortage;
 
@@ -223,6 +223,11 @@ impl Watch {
     /// The families as of the last scan.
     pub fn families(&self) -> &Families {
         &self.families
+    }
+
+    /// Memory is short now.
+    pub fn is_short(&self) -> bool {
+        self.gauge.short().is_some()
     }
 
     /// The next thing to do.

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::{Instant, nanos};
 use crate::policy::HostPolicy;
 use crate::sample::HostSample;
@@ -19,7 +21,8 @@ const SLOW_SWAP_PERCENT: u64 = 10;
 const WINDOW: Duration = Duration::from_secs(1);
 
 /// What is short.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Shortage {
     /// Less than the reserve is available, and swap has no room for more.
     Memory,

@@ -14,6 +14,7 @@ pub mod run;
 mod sensors;
 pub mod talk;
 pub mod up;
+pub mod watch;
 
 use std::collections::VecDeque;
 

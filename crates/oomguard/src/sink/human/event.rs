@@ -52,7 +52,7 @@ pub(super) fn why(cause: Cause) -> &'static str {
     }
 }
 
-fn why_this_one(reason: Reason) -> &'static str {
+pub(super) fn why_this_one(reason: Reason) -> &'static str {
     match reason {
         Reason::OverLimit => "it is over its limit",
         Reason::NearLimit => "it is about to reach its limit",
