@@ -46,6 +46,9 @@ _oomguard() {
             oomguard,up)
                 cmd="oomguard__subcmd__up"
                 ;;
+            oomguard,watch)
+                cmd="oomguard__subcmd__watch"
+                ;;
             oomguard__subcmd__help,check)
                 cmd="oomguard__subcmd__help__subcmd__check"
                 ;;
@@ -76,6 +79,9 @@ _oomguard() {
             oomguard__subcmd__help,up)
                 cmd="oomguard__subcmd__help__subcmd__up"
                 ;;
+            oomguard__subcmd__help,watch)
+                cmd="oomguard__subcmd__help__subcmd__watch"
+                ;;
             *)
                 ;;
         esac
@@ -83,7 +89,7 @@ _oomguard() {
 
     case "${cmd}" in
         oomguard)
-            opts="-h -V --help --version run up init check doctor status reload restart stop help"
+            opts="-h -V --help --version run up watch init check doctor status reload restart stop help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -137,7 +143,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help)
-            opts="run up init check doctor status reload restart stop help"
+            opts="run up watch init check doctor status reload restart stop help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -277,6 +283,20 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help__subcmd__up)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__help__subcmd__watch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -462,6 +482,44 @@ _oomguard() {
                     return 0
                     ;;
                 --cgroup-parent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__watch)
+            opts="-h --enforce --reserve --warning --grace --prefer --avoid --only --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --reserve)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --warning)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prefer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --avoid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --only)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -31,7 +31,10 @@ const ROUNDS: u32 = 8;
 /// Watches until SIGTERM or SIGINT; gives the exit code.
 pub fn watch(cli: cli::Watch) -> Result<u8, Error> {
     let mut guard = Guard::new(&cli)?;
+    // What is there already is no news: it is looked at before anybody is told that the guard is ready.
+    guard.look(clock::now());
     guard.arm();
+    guard.act_and_talk();
     guard.run()?;
     guard.sinks.finish();
     Ok(0)
@@ -157,12 +160,12 @@ impl Guard {
     }
 
     fn run(&mut self) -> Result<(), Error> {
-        self.look(clock::now());
         self.service.ready();
         loop {
             let now = clock::now();
             if now >= self.watch.next_look() {
                 self.look(now);
+                self.act_and_talk();
             }
             self.service.alive(now);
             let until = self.watch.next_look();
@@ -188,7 +191,7 @@ impl Guard {
         Ok(why.is_some())
     }
 
-    /// One look: first act, then talk.
+    /// One look.
     fn look(&mut self, now: Instant) {
         let mut host = self.sensors.machine();
         host.swap_free = self.sensors.swap_room(&host);
@@ -196,6 +199,9 @@ impl Guard {
         if self.watch.look(now, &host, remains) && self.scan() {
             self.watch.scan(now, self.processes.rows());
         }
+    }
+
+    fn act_and_talk(&mut self) {
         while let Some(effect) = self.watch.poll_effect() {
             self.perform(effect);
         }
