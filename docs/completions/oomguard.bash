@@ -28,6 +28,9 @@ _oomguard() {
             oomguard,init)
                 cmd="oomguard__subcmd__init"
                 ;;
+            oomguard,install)
+                cmd="oomguard__subcmd__install"
+                ;;
             oomguard,reload)
                 cmd="oomguard__subcmd__reload"
                 ;;
@@ -61,6 +64,9 @@ _oomguard() {
             oomguard__subcmd__help,init)
                 cmd="oomguard__subcmd__help__subcmd__init"
                 ;;
+            oomguard__subcmd__help,install)
+                cmd="oomguard__subcmd__help__subcmd__install"
+                ;;
             oomguard__subcmd__help,reload)
                 cmd="oomguard__subcmd__help__subcmd__reload"
                 ;;
@@ -89,7 +95,7 @@ _oomguard() {
 
     case "${cmd}" in
         oomguard)
-            opts="-h -V --help --version run up watch init check doctor status reload restart stop help"
+            opts="-h -V --help --version run up watch install init check doctor status reload restart stop help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -143,7 +149,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help)
-            opts="run up watch init check doctor status reload restart stop help"
+            opts="run up watch install init check doctor status reload restart stop help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -199,6 +205,20 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help__subcmd__init)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__help__subcmd__install)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -312,6 +332,20 @@ _oomguard() {
             ;;
         oomguard__subcmd__init)
             opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__install)
+            opts="-h --system --user --yes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -41,6 +41,8 @@ pub enum Verb {
     Up(Up),
     /// Guard the whole machine: end the family of processes that took the memory (dry run unless --enforce)
     Watch(Watch),
+    /// Make a systemd service of `watch`; shows the unit unless told to write it
+    Install(Install),
     /// Write a commented oomguard.toml to start from
     Init(Init),
     /// Is there room? Exits with 0, or with 75 if not
@@ -230,6 +232,27 @@ pub struct Watch {
     /// Say what happens on stderr as JSON, one event a line
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+/// `oomguard install`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard install --system                         what would be written, and where
+  sudo oomguard install --system --yes -- --enforce --avoid name:postgres")]
+#[command(group = clap::ArgGroup::new("scope").required(true).args(["system", "user"]))]
+pub struct Install {
+    /// For the machine: /etc/systemd/system
+    #[arg(long)]
+    pub system: bool,
+    /// For this user: ~/.config/systemd/user
+    #[arg(long)]
+    pub user: bool,
+    /// Write it
+    #[arg(long)]
+    pub yes: bool,
+    /// Flags of `oomguard watch`; without --enforce the service is a dry run
+    #[arg(last = true, value_name = "FLAG")]
+    pub flags: Vec<OsString>,
 }
 
 /// `oomguard init`.

@@ -7,6 +7,7 @@ pub mod check;
 pub mod doctor;
 mod hand;
 pub mod init;
+pub mod install;
 mod perform;
 mod place;
 mod prepare;
