@@ -48,9 +48,9 @@ fn systemd_understands_the_unit() {
         assert_eq!(shown.out.contains("OOMScoreAdjust=-900"), score);
         let unit = world.path("oomguard-watch.service");
         std::fs::write(&unit, &shown.out).unwrap();
-        let verdict =
-            Command::new("systemd-analyze").args([scope, "verify", "--man=no"]).arg(&unit).output().unwrap();
+        let mut analyze = world.command("systemd-analyze");
+        let verdict = analyze.args([scope, "verify", "--man=no"]).arg(&unit).output().unwrap();
         let said = String::from_utf8_lossy(&verdict.stderr).into_owned();
-        assert!(!said.contains("oomguard-watch"), "{said}");
+        assert!(verdict.status.success() && !said.contains("oomguard-watch"), "{said}");
     }
 }
