@@ -28,6 +28,9 @@ _oomguard() {
             oomguard,init)
                 cmd="oomguard__subcmd__init"
                 ;;
+            oomguard,install)
+                cmd="oomguard__subcmd__install"
+                ;;
             oomguard,reload)
                 cmd="oomguard__subcmd__reload"
                 ;;
@@ -46,6 +49,9 @@ _oomguard() {
             oomguard,up)
                 cmd="oomguard__subcmd__up"
                 ;;
+            oomguard,watch)
+                cmd="oomguard__subcmd__watch"
+                ;;
             oomguard__subcmd__help,check)
                 cmd="oomguard__subcmd__help__subcmd__check"
                 ;;
@@ -57,6 +63,9 @@ _oomguard() {
                 ;;
             oomguard__subcmd__help,init)
                 cmd="oomguard__subcmd__help__subcmd__init"
+                ;;
+            oomguard__subcmd__help,install)
+                cmd="oomguard__subcmd__help__subcmd__install"
                 ;;
             oomguard__subcmd__help,reload)
                 cmd="oomguard__subcmd__help__subcmd__reload"
@@ -76,6 +85,9 @@ _oomguard() {
             oomguard__subcmd__help,up)
                 cmd="oomguard__subcmd__help__subcmd__up"
                 ;;
+            oomguard__subcmd__help,watch)
+                cmd="oomguard__subcmd__help__subcmd__watch"
+                ;;
             *)
                 ;;
         esac
@@ -83,7 +95,7 @@ _oomguard() {
 
     case "${cmd}" in
         oomguard)
-            opts="-h -V --help --version run up init check doctor status reload restart stop help"
+            opts="-h -V --help --version run up watch install init check doctor status reload restart stop help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -137,7 +149,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help)
-            opts="run up init check doctor status reload restart stop help"
+            opts="run up watch install init check doctor status reload restart stop help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -193,6 +205,20 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help__subcmd__init)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__help__subcmd__install)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -290,8 +316,36 @@ _oomguard() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        oomguard__subcmd__help__subcmd__watch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         oomguard__subcmd__init)
             opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__install)
+            opts="-h --system --user --yes --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -462,6 +516,44 @@ _oomguard() {
                     return 0
                     ;;
                 --cgroup-parent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__watch)
+            opts="-h --enforce --reserve --warning --grace --prefer --avoid --only --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --reserve)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --warning)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --prefer)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --avoid)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --only)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

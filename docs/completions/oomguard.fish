@@ -28,6 +28,8 @@ complete -c oomguard -n "__fish_oomguard_needs_command" -s h -l help -d 'Print h
 complete -c oomguard -n "__fish_oomguard_needs_command" -s V -l version -d 'Print version'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "watch" -d 'Guard the whole machine: end the family of processes that took the memory (dry run unless --enforce)'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "install" -d 'Make a systemd service of `watch`; shows the unit unless told to write it'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "init" -d 'Write a commented oomguard.toml to start from'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
@@ -57,6 +59,19 @@ complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l cgroup-parent -
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l json -d 'Say what happens on stderr as JSON, one event a line'
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s q -l quiet -d 'Say nothing on the terminal; the logs are written all the same'
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l reserve -d 'Available memory that must never be used [default: 2GiB; an eighth of small machines]' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l warning -d 'Below this much available memory look closely [default: twice the reserve]' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l grace -d 'From SIGTERM to SIGKILL, if memory lasts so long' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l prefer -d 'End these before all others' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l avoid -d 'End these only when no other can help' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l only -d 'Never end anybody but these' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l enforce -d 'Act: SIGTERM, grace, SIGKILL; without it only what would be done is said'
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l json -d 'Say what happens on stderr as JSON, one event a line'
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand install" -l system -d 'For the machine: /etc/systemd/system'
+complete -c oomguard -n "__fish_oomguard_using_subcommand install" -l user -d 'For this user: ~/.config/systemd/user'
+complete -c oomguard -n "__fish_oomguard_using_subcommand install" -l yes -d 'Write it'
+complete -c oomguard -n "__fish_oomguard_using_subcommand install" -s h -l help -d 'Print help'
 complete -c oomguard -n "__fish_oomguard_using_subcommand init" -s h -l help -d 'Print help'
 complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l max-ram -d 'Refuse if more than this share of memory is used' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l min-available -d 'Refuse if less than this is available' -r
@@ -79,13 +94,15 @@ complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -s c -l config -
 complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -l now -d 'Without SIGTERM and grace'
 complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -l json -d 'One JSON object on stdout'
 complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -s h -l help -d 'Print help'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "init" -d 'Write a commented oomguard.toml to start from'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "status" -d 'How the workers of a running `up` are'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "reload" -d 'Make a running `up` read its configuration again'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "stop" -d 'End a running `up` and its workers'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up init check doctor status reload restart stop help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "watch" -d 'Guard the whole machine: end the family of processes that took the memory (dry run unless --enforce)'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "install" -d 'Make a systemd service of `watch`; shows the unit unless told to write it'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "init" -d 'Write a commented oomguard.toml to start from'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "status" -d 'How the workers of a running `up` are'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "reload" -d 'Make a running `up` read its configuration again'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "stop" -d 'End a running `up` and its workers'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -89,6 +89,8 @@ pub enum Reason {
     FastestGrowth,
     /// Ending it loses the least work per byte.
     LeastWorkLost,
+    /// It is the largest, and nobody grows.
+    Largest,
     /// There is no other.
     OnlyOne,
 }

@@ -24,6 +24,7 @@ mod timer;
 mod trend;
 pub mod units;
 mod victim;
+pub mod watch;
 
 pub use clock::Instant;
 pub use effect::{Effect, Exit, Input, JobId, LimitEvent, Urgency, Word};

@@ -6,4 +6,5 @@ mod limit;
 mod look;
 mod pool;
 mod random;
+mod watch;
 mod world;

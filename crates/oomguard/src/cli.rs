@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use oomguard_core::{Enforcement, OnLimit};
 
 use crate::amount::{Amount, duration, limit};
+use crate::target::Target;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -38,6 +39,10 @@ pub enum Verb {
     Run(Run),
     /// Keep the pools of workers of oomguard.toml running
     Up(Up),
+    /// Guard the whole machine: end the family of processes that took the memory (dry run unless --enforce)
+    Watch(Watch),
+    /// Make a systemd service of `watch`; shows the unit unless told to write it
+    Install(Install),
     /// Write a commented oomguard.toml to start from
     Init(Init),
     /// Is there room? Exits with 0, or with 75 if not
@@ -189,6 +194,65 @@ pub struct Up {
     /// Say nothing on the terminal; the logs are written all the same
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
+}
+
+/// `oomguard watch`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard watch                                   say whom it would end, and do nothing
+  oomguard watch --enforce --avoid name:postgres --prefer 'cgroup:*/ci-*'
+  oomguard watch --enforce --only user:ci          nobody else's processes
+
+WHO is `name:GLOB` (the short name, 15 bytes), `cgroup:GLOB` or `user:NAME`; a bare GLOB is a name.
+A family is what one process has started and what shares its process group, within one cgroup. Never
+chosen: init, kernel threads, the guard and what is above it, login shells, sshd, service managers,
+and whatever has an oom_score_adj of -1000.")]
+pub struct Watch {
+    /// Act: SIGTERM, grace, SIGKILL; without it only what would be done is said
+    #[arg(long)]
+    pub enforce: bool,
+    /// Available memory that must never be used [default: 2GiB; an eighth of small machines]
+    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_RESERVE", allow_hyphen_values = true)]
+    pub reserve: Option<Amount>,
+    /// Below this much available memory look closely [default: twice the reserve]
+    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_WARNING", allow_hyphen_values = true)]
+    pub warning: Option<Amount>,
+    /// From SIGTERM to SIGKILL, if memory lasts so long
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s", env = "OOMGUARD_GRACE")]
+    pub grace: Duration,
+    /// End these before all others
+    #[arg(long, value_name = "WHO", help_heading = "Whom")]
+    pub prefer: Vec<Target>,
+    /// End these only when no other can help
+    #[arg(long, value_name = "WHO", help_heading = "Whom")]
+    pub avoid: Vec<Target>,
+    /// Never end anybody but these
+    #[arg(long, value_name = "WHO", help_heading = "Whom")]
+    pub only: Vec<Target>,
+    /// Say what happens on stderr as JSON, one event a line
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+/// `oomguard install`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard install --system                         what would be written, and where
+  sudo oomguard install --system --yes -- --enforce --avoid name:postgres")]
+#[command(group = clap::ArgGroup::new("scope").required(true).args(["system", "user"]))]
+pub struct Install {
+    /// For the machine: /etc/systemd/system
+    #[arg(long)]
+    pub system: bool,
+    /// For this user: ~/.config/systemd/user
+    #[arg(long)]
+    pub user: bool,
+    /// Write it
+    #[arg(long)]
+    pub yes: bool,
+    /// Flags of `oomguard watch`; without --enforce the service is a dry run
+    #[arg(last = true, value_name = "FLAG")]
+    pub flags: Vec<OsString>,
 }
 
 /// `oomguard init`.

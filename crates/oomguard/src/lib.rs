@@ -13,6 +13,7 @@ pub mod notify;
 pub mod record;
 pub mod sink;
 pub mod state;
+pub mod target;
 pub mod worker_log;
 
 /// A line on stdout. A reader that has gone away is no reason to fail.

@@ -18,6 +18,8 @@ fn main() -> ExitCode {
     let done = match cli.verb {
         Verb::Run(cli) => drive::run::run(cli),
         Verb::Up(cli) => drive::up::up(cli),
+        Verb::Watch(cli) => drive::watch::watch(cli),
+        Verb::Install(cli) => drive::install::install(&cli),
         Verb::Init(cli) => drive::init::init(&cli),
         Verb::Check(cli) => drive::check::check(&cli),
         Verb::Doctor(cli) => drive::doctor::doctor(&cli),

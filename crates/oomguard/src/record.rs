@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use oomguard_core::{Bytes, Enforcement, Event, Instant, JobId};
+use oomguard_core::watch::Shortage;
+use oomguard_core::{Bytes, Enforcement, Event, Instant, JobId, Reason};
 use serde::{Deserialize, Serialize};
 
 /// One thing that happened.
@@ -199,6 +200,31 @@ pub enum Notice {
         path: PathBuf,
         /// Lines that are missing in it.
         lost: u64,
+    },
+    /// `watch` chose a family of processes that nobody has put under a guard.
+    Chosen {
+        /// The name under which what follows is told.
+        job: JobId,
+        /// It is acted on; else this is all (dry run).
+        enforced: bool,
+        /// What is short.
+        shortage: Shortage,
+        /// Why this family.
+        reason: Reason,
+        /// How many processes it has.
+        processes: u32,
+        /// The user of its oldest process.
+        uid: u32,
+        /// The cgroup of its oldest process.
+        cgroup: String,
+        /// What it uses.
+        usage: Bytes,
+        /// How much of that is new.
+        took: Bytes,
+        /// That, in bytes per second.
+        rate: Bytes,
+        /// Memory available on the host.
+        available: Bytes,
     },
     /// The guard ends its jobs and then itself.
     GuardStopping {

@@ -7,6 +7,7 @@ pub mod check;
 pub mod doctor;
 mod hand;
 pub mod init;
+pub mod install;
 mod perform;
 mod place;
 mod prepare;
@@ -14,6 +15,7 @@ pub mod run;
 mod sensors;
 pub mod talk;
 pub mod up;
+pub mod watch;
 
 use std::collections::VecDeque;
 

@@ -51,6 +51,16 @@ impl Sensors {
         self.host(None)
     }
 
+    /// Swap that can still take pages, as far as anybody can say: under a cgroup limit of ours, none.
+    pub fn swap_room(&self, host: &HostSample) -> Bytes {
+        if host.total < self.last.total { Bytes::ZERO } else { host.swap_free }
+    }
+
+    /// Something has been swapped out.
+    pub fn swap_is_used(&self) -> bool {
+        self.last.swap_free < self.last.swap_total
+    }
+
     /// One look: about 10 us. Allocates nothing. If the kernel fails us, the last memory stands.
     pub fn host(&mut self, parent: Option<&Parent>) -> HostSample {
         if let Ok(memory) = self.meminfo.read() {

@@ -4,7 +4,7 @@
 //! guard or anything above it, and never a process that was started before the root.
 
 mod marked;
-mod member;
+pub(crate) mod member;
 
 use std::path::Path;
 

@@ -52,12 +52,13 @@ pub(super) fn why(cause: Cause) -> &'static str {
     }
 }
 
-fn why_this_one(reason: Reason) -> &'static str {
+pub(super) fn why_this_one(reason: Reason) -> &'static str {
     match reason {
         Reason::OverLimit => "it is over its limit",
         Reason::NearLimit => "it is about to reach its limit",
         Reason::FastestGrowth => "it grows fastest",
         Reason::LeastWorkLost => "it loses the least work",
+        Reason::Largest => "it is the largest",
         Reason::OnlyOne => "there is no other",
     }
 }

@@ -3,9 +3,10 @@
 //! Only wording; texts from outside are made harmless where lines are written.
 
 use oomguard_core::JobId;
+use oomguard_core::watch::Shortage;
 
-use super::event::label;
-use super::units::{gb, threshold};
+use super::event::{label, why_this_one};
+use super::units::{gb, rate, threshold};
 use super::{Line, Tone};
 use crate::record::{Notice, Roster};
 
@@ -73,6 +74,7 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
         Notice::SinkResumed { path, lost } => {
             Tone::Good.line(format!("✅ {} can be written again; {lost} lines are missing", path.display()))
         }
+        Notice::Chosen { .. } => return chosen(notice, roster),
         Notice::GuardStopping { why, now: false } => {
             Tone::Warn.line(format!("🛑 Stopping all jobs ({why}); once more to kill them"))
         }
@@ -80,6 +82,44 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
         Notice::Note { text } => Tone::Plain.line(text.clone()),
     };
     vec![line]
+}
+
+fn chosen(notice: &Notice, roster: &Roster) -> Vec<Line> {
+    let Notice::Chosen {
+        job,
+        enforced,
+        shortage,
+        reason,
+        processes,
+        uid,
+        cgroup,
+        usage,
+        took,
+        rate: growth,
+        available,
+    } = notice
+    else {
+        return Vec::new();
+    };
+    let (verb, end) = if *enforced { ("Ending", "") } else { ("Would end", " (dry run)") };
+    let short = match shortage {
+        Shortage::Memory => "system memory is short",
+        Shortage::Thrash => "the machine does little but page",
+    };
+    let others = match processes.saturating_sub(1) {
+        0 => String::new(),
+        1 => " and 1 process of its family".to_owned(),
+        many => format!(" and {many} processes of its family"),
+    };
+    vec![Tone::Bad.line(format!(
+        "🛑 {verb} {}{others}: {short} ({} available); {} (using {}, {} of it new, growing {}; user {uid}, cgroup {cgroup}){end}",
+        label(roster, *job),
+        gb(*available),
+        why_this_one(*reason),
+        gb(*usage),
+        gb(*took),
+        rate(*growth),
+    ))]
 }
 
 fn armed(notice: &Notice) -> Vec<Line> {

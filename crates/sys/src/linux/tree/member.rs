@@ -12,14 +12,14 @@ use crate::os::process::{Process, Signal};
 use crate::os::procfs::{self, Procfs};
 
 #[derive(Debug)]
-pub(super) struct Member {
-    pub(super) process: Process,
+pub(crate) struct Member {
+    pub(crate) process: Process,
     statm: Option<Kept>,
     killed: bool,
 }
 
 impl Member {
-    pub(super) fn new(proc: &Procfs, process: Process) -> Member {
+    pub(crate) fn new(proc: &Procfs, process: Process) -> Member {
         // The open file stays with the process: it never speaks of a later one with the same pid.
         let statm = proc.open_file(process.pid(), "statm").ok();
         let statm = statm.map(|fd| Kept::from_fd(fd, Arc::from(Path::new("/proc/PID/statm"))));
@@ -28,19 +28,19 @@ impl Member {
         Member { process, statm, killed: false }
     }
     /// One read; zero once it has ended.
-    pub(super) fn rss(&self) -> Bytes {
+    pub(crate) fn rss(&self) -> Bytes {
         let page_size = rustix::param::page_size() as u64;
         let mut space = buffer::<128>();
         let bytes = self.statm.as_ref().and_then(|file| file.read(&mut space).ok());
         Bytes(bytes.and_then(|text| procfs::resident(text, page_size)).unwrap_or(0))
     }
     /// SIGKILL, once; whether it was sent now.
-    pub(super) fn kill(&mut self) -> bool {
+    pub(crate) fn kill(&mut self) -> bool {
         let now = !self.killed && self.process.signal(Signal::KILL).is_ok();
         self.killed = true;
         now
     }
-    pub(super) fn is_killed(&self) -> bool {
+    pub(crate) fn is_killed(&self) -> bool {
         self.killed
     }
 }

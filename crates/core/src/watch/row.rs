@@ -1,0 +1,144 @@
+//! One process as the host guard sees it, and who is never anybody's victim.
+//!
+//! Only data and rules about it. A name is what a process says of itself: it protects what is small, never what
+//! holds a gigabyte.
+
+use crate::units::Bytes;
+
+/// A process: its number means nothing without the time of its start (clock ticks since boot).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Who {
+    /// Process id.
+    pub pid: u32,
+    /// Clock ticks since boot.
+    pub start: u64,
+}
+
+/// What people said about a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// `--prefer`: goes before all others.
+    Prefer,
+    /// Nothing was said.
+    #[default]
+    Ordinary,
+    /// `--avoid`: goes when no other can help.
+    Avoid,
+    /// Outside of `--only`, not ours to signal, or what the guard itself lives by.
+    Never,
+}
+
+/// One living process of a scan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Which.
+    pub who: Who,
+    /// Its parent's number.
+    pub parent: u32,
+    /// Its process group.
+    pub group: u32,
+    /// Its session.
+    pub session: u32,
+    /// It has a controlling terminal.
+    pub has_terminal: bool,
+    /// A thread of the kernel.
+    pub is_kernel: bool,
+    /// Its short name, filled up with zeros.
+    pub name: [u8; 16],
+    /// Its real user.
+    pub uid: u32,
+    /// The number of its cgroup in the scanner's list.
+    pub cgroup: u32,
+    /// Its address space.
+    pub space: Bytes,
+    /// Anonymous memory, swapped out or not. Pages that a fork shares with its parent count in both.
+    pub private: Bytes,
+    /// Shared memory that it has mapped and touched.
+    pub shared: Bytes,
+    /// `oom_score_adj`; -1000 says never.
+    pub oom_score_adj: i16,
+    /// What people said.
+    pub standing: Standing,
+}
+
+/// What keeps others: ended, it would take unrelated work along, or the way in to repair the machine.
+const KEEPERS: [&str; 40] = [
+    "agetty",
+    "anacron",
+    "atd",
+    "conmon",
+    "containerd",
+    "cron",
+    "crond",
+    "dbus-broker",
+    "dbus-daemon",
+    "dockerd",
+    "dropbear",
+    "gdm",
+    "getty",
+    "gnome-session-b",
+    "gnome-shell",
+    "init",
+    "kwin_wayland",
+    "kwin_x11",
+    "lightdm",
+    "login",
+    "oomguard",
+    "plasmashell",
+    "podman",
+    "runc",
+    "runsv",
+    "runsvdir",
+    "s6-supervise",
+    "s6-svscan",
+    "screen",
+    "sddm",
+    "sshd",
+    "sshd-session",
+    "su",
+    "sudo",
+    "supervisord",
+    "systemd",
+    "tini",
+    "tmux: server",
+    "Xorg",
+    "Xwayland",
+];
+/// The same by how the name begins: the kernel cuts it after 15 bytes.
+const KEEPER_FAMILIES: [&str; 3] = ["containerd-shim", "systemd-", "(sd-"];
+/// With a terminal and at the head of their session, these are somebody's way in.
+const SHELLS: [&str; 12] =
+    ["ash", "bash", "csh", "dash", "elvish", "fish", "ksh", "mksh", "nu", "sh", "tcsh", "zsh"];
+/// A name protects no more than this.
+const KEEPER_MOST: Bytes = Bytes::gib(1);
+/// The score that the kernel's own killer takes as "never".
+const NEVER: i16 = -1000;
+
+impl Row {
+    /// The short name.
+    pub fn name(&self) -> &[u8] {
+        let end = self.name.iter().position(|b| *b == 0).unwrap_or(self.name.len());
+        &self.name[..end]
+    }
+
+    /// Never a victim, and never what makes a family of its children.
+    pub fn is_out_of_reach(&self) -> bool {
+        self.who.pid == 1
+            || self.is_kernel
+            || self.standing == Standing::Never
+            || self.oom_score_adj <= NEVER
+            || (self.keeps_others() && self.private < KEEPER_MOST)
+    }
+
+    fn keeps_others(&self) -> bool {
+        let name = self.name();
+        let is = |known: &str| known.as_bytes() == name;
+        let begins = |known: &str| name.starts_with(known.as_bytes());
+        // A login shell has a minus in front of its name.
+        let plain = name.strip_prefix(b"-").unwrap_or(name);
+        let is_shell = SHELLS.iter().any(|shell| shell.as_bytes() == plain);
+        KEEPERS.iter().any(|keeper| is(keeper))
+            || KEEPER_FAMILIES.iter().any(|family| begins(family))
+            || (is_shell && self.has_terminal && self.session == self.who.pid)
+    }
+}

@@ -1,0 +1,354 @@
+//! `oomguard watch`: the guard of the whole machine, for what nobody has started through oomguard.
+//!
+//! Reads the host and all processes when the core asks for it, and does what the core says. Decides nothing itself.
+//! Never signals without `--enforce`, and never anything but what it holds by a pidfd.
+
+mod service;
+
+use oomguard_core::watch::{Effect, Event, Family, Policy, Standing, Watch, Who, newcomers};
+use oomguard_core::{Bytes, Cause, Enforcement, HostPolicy, HostSample, Instant, JobId};
+use oomguard_sys::held::Held;
+use oomguard_sys::process::Signal;
+use oomguard_sys::processes::{About, Processes};
+use oomguard_sys::reaper::Reaper;
+use oomguard_sys::wait::{Interest, Poller, Signals};
+use oomguard_sys::{clock, oneself};
+
+use super::{Sensors, prepare, sensors};
+use crate::cli;
+use crate::error::Error;
+use crate::record::{Entry, Notice, Record, Roster, Told};
+use crate::sink::{Human, JsonLines, Sinks};
+use crate::target::Target;
+
+use service::Service;
+
+/// Names for what is told; the oldest are used again.
+const NAMES: u16 = 64;
+/// Rounds of looking for what a dying family has started meanwhile.
+const ROUNDS: u32 = 8;
+
+/// Watches until SIGTERM or SIGINT; gives the exit code.
+pub fn watch(cli: cli::Watch) -> Result<u8, Error> {
+    let mut guard = Guard::new(&cli)?;
+    // What is there already is no news: it is looked at before anybody is told that the guard is ready.
+    guard.look(clock::now());
+    guard.arm();
+    guard.act_and_talk();
+    guard.run()?;
+    guard.sinks.finish();
+    Ok(0)
+}
+
+struct Guard {
+    watch: Watch,
+    policy: Policy,
+    sensors: Sensors,
+    processes: Processes,
+    rules: Rules,
+    held: Held,
+    /// The groups of the held family.
+    groups: Vec<u32>,
+    acting: bool,
+    reaper: Reaper,
+    signals: Signals,
+    poller: Poller,
+    sinks: Sinks,
+    roster: Roster,
+    /// The name of the present victim.
+    job: JobId,
+    service: Service,
+    /// The process table could not be read, and this has been said.
+    blind: bool,
+}
+
+/// Whom people meant.
+struct Rules {
+    prefer: Vec<Target>,
+    avoid: Vec<Target>,
+    only: Vec<Target>,
+    /// Not root: we can only end our own.
+    own: Option<u32>,
+}
+
+impl Rules {
+    fn judge(&self, about: &About<'_>) -> Standing {
+        let meant = |targets: &[Target]| targets.iter().any(|target| target.means(about));
+        let outside = !self.only.is_empty() && !meant(&self.only);
+        if outside || self.own.is_some_and(|own| own != about.uid) {
+            Standing::Never
+        } else if meant(&self.avoid) {
+            Standing::Avoid
+        } else if meant(&self.prefer) {
+            Standing::Prefer
+        } else {
+            Standing::Ordinary
+        }
+    }
+}
+
+impl Guard {
+    fn new(cli: &cli::Watch) -> Result<Guard, Error> {
+        let fail = |what: &str, error: oomguard_sys::Error| Error::new(format!("could not {what}: {error}"));
+        let mut sensors = Sensors::open()?;
+        let host = policy(cli, &sensors.machine())?;
+        let policy = Policy { host, grace: cli.grace, enforce: cli.enforce };
+        let signals = Signals::block().map_err(|e| fail("watch for signals", e))?;
+        let reaper = Reaper::start().map_err(|e| fail("start the helper that takes memory back", e))?;
+        let mut poller = Poller::new();
+        poller.add(signals.fd(), Interest::Read, 0);
+        let mut sinks = Sinks::new();
+        match cli.json {
+            true => sinks.add(JsonLines::stderr()),
+            false => sinks.add(Human::stderr(false)),
+        };
+        let own = (!oneself::is_root()).then(|| rustix::process::geteuid().as_raw());
+        Ok(Guard {
+            watch: Watch::new(policy),
+            policy,
+            sensors,
+            processes: Processes::open(std::path::Path::new("/proc"))
+                .map_err(|e| fail("look at processes", e))?,
+            rules: Rules {
+                prefer: cli.prefer.clone(),
+                avoid: cli.avoid.clone(),
+                only: cli.only.clone(),
+                own,
+            },
+            held: Held::new().map_err(|e| fail("look at processes", e))?,
+            groups: Vec::with_capacity(64),
+            acting: false,
+            reaper,
+            signals,
+            poller,
+            sinks,
+            roster: Roster::new(host.reserve, host.warning),
+            job: JobId(NAMES - 1),
+            service: Service::from_environment(),
+            blind: false,
+        })
+    }
+
+    fn arm(&mut self) {
+        let host = self.sensors.machine();
+        let HostPolicy { reserve, warning, .. } = self.policy.host;
+        let refused = prepare::prepare()
+            .into_iter()
+            .filter_map(|step| Some(format!("{}: {}", step.what, step.refused?)));
+        let mut notes: Vec<String> = refused.collect();
+        if !self.policy.enforce {
+            notes.insert(0, "dry run: nothing is ended; --enforce acts".to_owned());
+        }
+        if self.rules.own.is_some() {
+            notes.push("not root: only processes of this user can be ended".to_owned());
+        }
+        if let Err(why) = self.sensors.pressure() {
+            notes.push(format!("no pressure (PSI), so thrashing goes unnoticed: {why:?}"));
+        }
+        self.tell(Notice::Armed {
+            verb: "watch".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            guard_pid: std::process::id(),
+            enforcement: Enforcement::WatchOnly,
+            notes,
+            parent: None,
+            total: host.total,
+            available: host.available,
+            reserve,
+            warning,
+        });
+    }
+
+    fn run(&mut self) -> Result<(), Error> {
+        self.service.ready();
+        loop {
+            let now = clock::now();
+            if now >= self.watch.next_look() {
+                self.look(now);
+                self.act_and_talk();
+            }
+            self.service.alive(now);
+            let until = self.watch.next_look();
+            let ready = self.poller.wait(until).map_err(|e| Error::new(format!("could not wait: {e}")))?;
+            if !ready.is_empty() && self.is_told_to_end()? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn is_told_to_end(&mut self) -> Result<bool, Error> {
+        let broken = |e: oomguard_sys::Error| Error::new(format!("could not read signals: {e}"));
+        let mut why = None;
+        while let Some(received) = self.signals.receive().map_err(broken)? {
+            if [Signal::TERM, Signal::INT].map(Signal::as_raw).contains(&received.signal) {
+                why = Some(if received.signal == Signal::INT.as_raw() { "SIGINT" } else { "SIGTERM" });
+            }
+        }
+        if let Some(why) = why {
+            self.service.stopping();
+            self.tell(Notice::Note { text: format!("the watch is over ({why})") });
+        }
+        Ok(why.is_some())
+    }
+
+    /// One look.
+    fn look(&mut self, now: Instant) {
+        let mut host = self.sensors.machine();
+        host.swap_free = self.sensors.swap_room(&host);
+        let remains = self.acting.then(|| self.held.remains());
+        if self.watch.look(now, &host, remains) && self.scan() {
+            self.watch.scan(now, self.processes.rows());
+        }
+    }
+
+    fn act_and_talk(&mut self) {
+        while let Some(effect) = self.watch.poll_effect() {
+            self.perform(effect);
+        }
+        while let Some(event) = self.watch.poll_event() {
+            self.say(event);
+        }
+    }
+
+    /// Whether it could be done. In a shortage nothing that was kept is believed.
+    fn scan(&mut self) -> bool {
+        let (rules, swap) = (&self.rules, self.sensors.swap_is_used());
+        let scanned = self.processes.scan(self.watch.is_short(), swap, |about| rules.judge(about)).err();
+        if let Some(error) = &scanned
+            && !self.blind
+        {
+            self.tell(Notice::SensorUnknown { sensor: "processes".to_owned(), why: error.to_string() });
+        }
+        self.blind = scanned.is_some();
+        !self.blind
+    }
+
+    fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Hold(leader) => self.hold(leader),
+            Effect::Terminate => {
+                let (told, refused) = self.held.terminate();
+                self.complain("terminate", told, refused);
+            }
+            Effect::Kill => self.kill(),
+            Effect::Release => {
+                self.held.clear();
+                self.acting = false;
+            }
+        }
+    }
+
+    fn hold(&mut self, leader: Who) {
+        self.held.clear();
+        self.acting = true;
+        let (families, rows) = (self.watch.families(), self.processes.rows());
+        families.groups(rows, leader, &mut self.groups);
+        for at in families.members(rows, leader) {
+            // Who is gone need not be held.
+            let _ = self.held.add(rows[at].who);
+        }
+    }
+
+    /// SIGKILL to all, and to what they have started between the scan and this.
+    fn kill(&mut self) {
+        let (mut told, mut refused) = self.held.kill(&self.reaper);
+        for _ in 0..ROUNDS {
+            if !self.scan() {
+                break;
+            }
+            let held = &self.held;
+            let new: Vec<Who> = newcomers(self.processes.rows(), &self.groups, |who| held.has(who)).collect();
+            if new.is_empty() {
+                break;
+            }
+            for who in new {
+                let _ = self.held.add(who);
+            }
+            let (more, also_refused) = self.held.kill(&self.reaper);
+            told += more;
+            refused = refused.or(also_refused);
+        }
+        self.complain("kill", told, refused);
+    }
+
+    fn complain(&mut self, effect: &str, told: u32, refused: Option<oomguard_sys::Error>) {
+        if let Some(error) = refused.map(|error| error.to_string()) {
+            let error = format!("{error} ({told} processes have it)");
+            self.tell(Notice::EffectFailed { job: Some(self.job), effect: effect.to_owned(), error });
+        }
+    }
+
+    fn say(&mut self, event: Event) {
+        use oomguard_core::Event as Told;
+        let (job, cause) = (self.job, Cause::Reserve);
+        match event {
+            Event::Level { from, to, available } => self.tell(Told::Level { from, to, available }),
+            Event::NoVictim { available } => self.tell(Told::NoVictim { available }),
+            Event::Terminate { usage, grace } => {
+                self.tell(Told::Terminate { job, cause, usage: Some(usage), grace });
+            }
+            Event::Kill { usage, available, after_grace } => {
+                self.tell(Told::Kill { job, cause, usage: Some(usage), available, after_grace });
+            }
+            Event::Back { after, complete } => self.tell(Told::MemoryBack { job, after, complete }),
+            Event::Chosen { choice, shortage, rate, available, enforced } => {
+                let Family { leader, processes, usage, took, .. } = choice.family;
+                let (uid, cgroup) = self.introduce(leader, usage);
+                let (job, reason) = (self.job, choice.reason);
+                self.tell(Notice::Chosen {
+                    job,
+                    enforced,
+                    shortage,
+                    reason,
+                    processes,
+                    uid,
+                    cgroup,
+                    usage,
+                    took,
+                    rate,
+                    available,
+                });
+            }
+        }
+    }
+
+    /// Gives a new victim a name; its user and cgroup.
+    fn introduce(&mut self, leader: Who, usage: Bytes) -> (u32, String) {
+        self.job = JobId((self.job.0 + 1) % NAMES);
+        let row = self.processes.rows().iter().find(|row| row.who == leader);
+        let name = row.map_or_else(|| "?".to_owned(), |row| String::from_utf8_lossy(row.name()).into_owned());
+        let cgroup = row
+            .map_or_else(String::new, |row| String::from_utf8_lossy(self.processes.cgroup(row)).into_owned());
+        let uid = row.map_or(u32::MAX, |row| row.uid);
+        let entry = Entry {
+            label: format!("{name} (PID {})", leader.pid),
+            name,
+            pid: Some(leader.pid),
+            usage: Some(usage),
+            ..Entry::default()
+        };
+        self.roster.set(self.job, entry);
+        (uid, cgroup)
+    }
+
+    fn tell(&mut self, told: impl Into<Told>) {
+        self.sinks.tell(&Record::now(clock::now(), told), &self.roster);
+    }
+}
+
+/// The thresholds that were asked for, which must make sense together.
+fn policy(cli: &cli::Watch, host: &HostSample) -> Result<HostPolicy, Error> {
+    let default = HostPolicy::for_machine(host.total, sensors::cores());
+    let reserve = cli.reserve.map_or(default.reserve, |amount| amount.of(host.total));
+    let warning = cli.warning.map_or(reserve.plus(reserve), |amount| amount.of(host.total));
+    if warning < reserve {
+        return Err(Error::new(format!("--warning `{warning}` is below --reserve `{reserve}`")).hint(
+            "people are warned before the reserve is touched: give the larger of the two to --warning",
+        ));
+    }
+    if reserve >= host.total {
+        return Err(Error::new(format!("--reserve `{reserve}` is all the memory there is ({})", host.total))
+            .hint("the machine would always be short"));
+    }
+    Ok(HostPolicy { reserve, warning, ..default })
+}
