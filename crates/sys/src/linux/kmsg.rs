@@ -56,18 +56,18 @@ impl Kmsg {
 
 /// Goes through the log: `oom-kill:` names cgroup and pid, `Killed process` what it had. With a whole cgroup killed
 /// at once only the first of its processes has an `oom-kill:` line.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     leaf: &'a str,
     ours: bool,
-    largest: Option<Killed>,
+    pub(super) largest: Option<Killed>,
 }
 
 impl<'a> Search<'a> {
-    fn new(leaf: &'a str) -> Search<'a> {
+    pub(super) fn new(leaf: &'a str) -> Search<'a> {
         Search { leaf, ours: false, largest: None }
     }
 
-    fn line(&mut self, line: &str) {
+    pub(super) fn line(&mut self, line: &str) {
         if let Some((_, facts)) = line.split_once("oom-kill:") {
             let of = facts.split(',').find_map(|fact| fact.strip_prefix("task_memcg="));
             self.ours = of.is_some_and(|path| path.split('/').any(|part| part == self.leaf));

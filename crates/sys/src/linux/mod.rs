@@ -6,6 +6,9 @@ pub mod cgroup;
 pub mod clock;
 pub mod error;
 pub mod footprint;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod kmsg;
 pub mod meminfo;
 pub mod oneself;
