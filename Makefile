@@ -2,6 +2,8 @@
 # make test   every test of the project, Rust and Python
 # make test-ml the tests that train with the real frameworks, in an environment of their own (5 GB, some minutes)
 # make bench  what the guard and a check cost, against others in the same run; `bench-ml` for what needs torch
+# make fuzz   every parser of outside bytes, FUZZ_SECONDS (600) each; make fuzz-short: 60 s each; fuzz/run says more
+# make simulate CASES=100000 SEED=...  random machines through the engine, every rule checked at every step
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
 
 PYTHON ?= python3
@@ -11,7 +13,7 @@ ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
 
-.PHONY: demo test test-rust test-python test-ml check fmt generate bench bench-ml clean
+.PHONY: demo test test-rust test-python test-ml check fmt generate bench bench-ml fuzz fuzz-short simulate clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +61,15 @@ bench-ml: $(ML)/.installed
 	OMP_NUM_THREADS=1 $(ML)/bin/python python/bench/replay_cost.py
 	OMP_NUM_THREADS=1 $(ML)/bin/python python/bench/leak_growth.py
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(ML)/bin/python python/bench/callback_cost.py
+
+simulate:
+	crates/core/tests/simulate
+
+fuzz:
+	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} fuzz/run
+
+fuzz-short:
+	FUZZ_SECONDS=60 fuzz/run
 
 check: $(VENV)/.installed
 	$(CARGO) fmt --all --check

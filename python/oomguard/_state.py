@@ -59,7 +59,8 @@ class Deaths:
             boot = str(line["boot_id"])
             self._by_process[boot, int(line["pid"]), int(line["start_time"])] = death
             self._by_job[boot, str(line["job"])] = death
-        except (KeyError, TypeError, ValueError):
+        # A number beyond every float is no pid.
+        except (KeyError, TypeError, ValueError, OverflowError):
             return
 
     def of(self, owner: Owner) -> Death | None:
@@ -77,9 +78,13 @@ def register(state: str, study: Study) -> None:
         OSError: The directory is missing or not ours.
     """
     line = json.dumps(study._asdict()).encode() + b"\n"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
     file = os.open(os.path.join(state, "studies.jsonl"), flags, 0o600)
     try:
+        size = os.fstat(file).st_size
+        if size and os.pread(file, 1, size - 1) != b"\n":
+            # Somebody died while writing: what is left of that line must not take ours along.
+            line = b"\n" + line
         os.write(file, line)
     finally:
         os.close(file)
@@ -107,7 +112,8 @@ def _lines(path: str) -> list[dict[str, Any]]:
     for line in raw:
         try:
             value = json.loads(line)
-        except ValueError:
+        # Nested deeper than Python counts.
+        except (ValueError, RecursionError):
             continue
         if isinstance(value, dict):
             parsed.append(value)

@@ -102,7 +102,7 @@ impl Engine {
         if self.job(id).phase != Phase::Starting {
             return;
         }
-        self.job(id).attempt += 1;
+        self.job(id).attempt = self.job(id).attempt.saturating_add(1);
         self.run(now, id);
         let attempt = self.job(id).attempt;
         self.say(Event::Started { job: id, attempt, adopted: false });
@@ -145,7 +145,7 @@ impl Engine {
     pub(crate) fn start_failed(&mut self, now: Instant, id: JobId) {
         if self.job(id).phase == Phase::Starting {
             let job = self.job(id);
-            job.attempt += 1;
+            job.attempt = job.attempt.saturating_add(1);
             job.started = now;
             job.cause = Some(Cause::StartFailed);
             self.end(now, id);

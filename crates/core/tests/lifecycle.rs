@@ -198,6 +198,16 @@ fn an_adopted_job_keeps_its_age_and_its_number() {
 }
 
 #[test]
+fn the_last_number_of_a_start_is_not_followed_by_the_first() {
+    let mut world = roomy();
+    let job = world.adopt(worker(CG2), Kind::steady(Bytes::gib(2)), secs(30), u32::MAX);
+    world.input(Input::Restart(job));
+    world.run_for(secs(30));
+    let next = |e: &Event| matches!(e, Event::Started { attempt: u32::MAX, adopted: false, .. });
+    assert_eq!(world.story.said(next).len(), 1, "{}", world.story);
+}
+
+#[test]
 fn an_adopted_job_that_is_over_age_is_replaced_at_once() {
     let mut world = roomy();
     let policy = JobPolicy { max_age: Some(secs(3600)), ..worker(CG2) };

@@ -9,6 +9,9 @@ pub mod config;
 pub mod control;
 pub mod drive;
 pub mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod notify;
 pub mod record;
 pub mod sink;

@@ -19,7 +19,7 @@ use crate::error::Error;
 /// The longest datagram that is read; the rest of a longer one is lost.
 const LONGEST: usize = 8192;
 /// The longest status that is kept, in characters.
-const LONGEST_STATUS: usize = 500;
+pub(crate) const LONGEST_STATUS: usize = 500;
 /// Datagrams read at a time, so that a flood does not keep the guard from guarding.
 const AT_A_TIME: usize = 256;
 
@@ -146,7 +146,7 @@ pub(crate) fn remove_socket(path: &Path) -> io::Result<()> {
 }
 
 /// What a datagram says, and how many of its lines say nothing.
-fn parse(datagram: &[u8]) -> (Vec<Said>, u64) {
+pub(crate) fn parse(datagram: &[u8]) -> (Vec<Said>, u64) {
     let mut said = Vec::new();
     let mut ignored = 0;
     for line in datagram.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {

@@ -186,6 +186,9 @@ pub enum Notice {
         path: PathBuf,
         /// What is wrong with it.
         error: String,
+        /// How many workers could be read all the same.
+        #[serde(default)]
+        workers: usize,
     },
     /// A log could not be written (disk full?). The guard goes on; lines are counted.
     SinkFailed {

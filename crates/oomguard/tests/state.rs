@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use oomguard::config::{self, Overrides};
 use oomguard::record::Notice;
-use oomguard::state::{Death, Deaths, Loaded, Runtime, State, StateDir, Study, Worker};
+use oomguard::state::{Death, Deaths, Loaded, Lock, Runtime, State, StateDir, Study, Worker};
 use oomguard_core::{Bytes, Instant};
 use proptest::prelude::*;
 
@@ -68,7 +68,7 @@ fn a_state_cut_short_anywhere_is_set_aside_and_said() {
     let whole = std::fs::read(&path).unwrap();
     for end in 0..whole.len() {
         std::fs::write(&path, &whole[..end]).unwrap();
-        let Loaded::Damaged(Notice::StateDamaged { path: aside, error }) = dir.load() else {
+        let Loaded::Damaged(Notice::StateDamaged { path: aside, error, .. }, _) = dir.load() else {
             panic!("{end} bytes of {} were believed", whole.len());
         };
         assert!(!error.is_empty() && !error.contains('\n'));
@@ -77,14 +77,79 @@ fn a_state_cut_short_anywhere_is_set_aside_and_said() {
     }
 }
 
+/// The workers that can be had of what a file that held [`state`] has become; the file is kept if it is damaged.
+fn workers_of(dir: &StateDir, bytes: &[u8]) -> Vec<Worker> {
+    std::fs::write(dir.file("state.json"), bytes).unwrap();
+    match dir.load() {
+        Loaded::Found(state) => state.workers,
+        Loaded::Damaged(Notice::StateDamaged { path, workers, .. }, left) => {
+            assert_eq!(std::fs::read(path).unwrap(), bytes, "what is damaged is kept");
+            let left = left.map_or(Vec::new(), |state| state.workers);
+            assert_eq!(left.len(), workers, "what is left is said");
+            left
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn of_a_state_cut_short_every_worker_that_is_whole_is_found() {
+    let (_temp, dir) = open();
+    dir.save(&state()).unwrap();
+    let whole = std::fs::read(dir.file("state.json")).unwrap();
+    for end in 0..whole.len() {
+        // A worker is whole with the brace that ends its line.
+        let before = &whole[..end];
+        let lines = before.split(|byte| *byte == b'\n').skip(1);
+        let ended = lines.filter(|line| line.strip_suffix(b",").unwrap_or(line).ends_with(b"}")).count();
+        assert_eq!(workers_of(&dir, before), state().workers[..ended], "{end} of {} bytes", whole.len());
+    }
+}
+
+#[test]
+fn a_byte_that_flips_costs_the_worker_it_is_in_and_no_other() {
+    let (_temp, dir) = open();
+    dir.save(&state()).unwrap();
+    let whole = std::fs::read(dir.file("state.json")).unwrap();
+    let line_of = |at: usize| whole[..at].iter().filter(|byte| **byte == b'\n').count();
+    for at in 0..whole.len() {
+        for flip in [0x01, 0x20, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            let found = workers_of(&dir, &bytes);
+            let line = line_of(at);
+            for (index, worker) in state().workers.iter().enumerate() {
+                // The line before the workers carries them all; a line feed that flips joins two of them.
+                let hit = line == 0 || line == index + 1 || (whole[at] == b'\n' && line == index);
+                assert!(
+                    hit || found.contains(worker),
+                    "byte {at} ^ {flip:#x} lost {} in line {line}",
+                    worker.name
+                );
+            }
+            let names: std::collections::BTreeSet<_> = found.iter().map(|worker| &worker.name).collect();
+            assert!(found.len() <= 2 && names.len() <= found.len());
+        }
+    }
+}
+
+#[test]
+fn of_two_workers_with_one_name_in_a_damaged_state_the_first_counts() {
+    let (_temp, dir) = open();
+    dir.save(&state()).unwrap();
+    let text = std::fs::read_to_string(dir.file("state.json")).unwrap();
+    let text = text.replace("worker-2", "worker-1").replace("\n]}", "\n]");
+    assert_eq!(workers_of(&dir, text.as_bytes()), state().workers[..1]);
+}
+
 #[test]
 fn a_state_of_another_form_is_not_guessed_at() {
     let (_temp, dir) = open();
     std::fs::write(dir.file("state.json"), "{\"schema\":2,\"workers\":{}}").unwrap();
-    let Loaded::Damaged(Notice::StateDamaged { error, .. }) = dir.load() else { panic!("believed") };
+    let Loaded::Damaged(Notice::StateDamaged { error, .. }, None) = dir.load() else { panic!("believed") };
     assert_eq!(error, "`state.json` has the form 2, this version knows 1");
     std::fs::create_dir(dir.file("state.json")).unwrap();
-    assert!(matches!(dir.load(), Loaded::Damaged(_)));
+    assert!(matches!(dir.load(), Loaded::Damaged(..)));
 }
 
 proptest! {
@@ -97,7 +162,7 @@ proptest! {
         for content in [bytes, whole] {
             std::fs::write(dir.file("state.json"), &content).unwrap();
             match dir.load() {
-                Loaded::Found(_) | Loaded::Damaged(_) => {}
+                Loaded::Found(_) | Loaded::Damaged(..) => {}
                 Loaded::Nothing => prop_assert!(false, "a file that is there was overlooked"),
             }
         }
@@ -206,6 +271,89 @@ fn deaths_are_appended_and_a_line_cut_short_costs_itself() {
     assert_eq!(Deaths::read(&dir).unwrap(), (vec![death(1), death(2)], 1));
 }
 
+/// What is left of lines when a byte of them is cut off or flipped: those that it did not touch, in their order.
+fn untouched<T: Clone>(all: &[T], whole: &[u8], at: usize) -> Vec<T> {
+    let line = whole[..at].iter().filter(|byte| **byte == b'\n').count();
+    // A flipped line feed joins two lines.
+    let joined = whole[at] == b'\n';
+    let kept = |index: &usize| *index != line && !(joined && *index == line + 1);
+    (0..all.len()).filter(kept).map(|index| all[index].clone()).collect()
+}
+
+#[test]
+fn deaths_with_a_byte_flipped_or_cut_short_lose_no_other_line() {
+    let (_temp, dir) = open();
+    let all = [death(1), death(2), death(3)];
+    let mut file = Deaths::open(&dir).unwrap();
+    all.iter().for_each(|death| file.append(death).unwrap());
+    let whole = std::fs::read(dir.file("deaths.jsonl")).unwrap();
+    for at in 0..whole.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            std::fs::write(dir.file("deaths.jsonl"), &bytes).unwrap();
+            let (found, unreadable) = Deaths::read(&dir).unwrap();
+            assert!(untouched(&all, &whole, at).iter().all(|death| found.contains(death)), "byte {at}");
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+            assert_eq!(found.len() + unreadable, lines, "every line is found or counted");
+        }
+        std::fs::write(dir.file("deaths.jsonl"), &whole[..at]).unwrap();
+        let mut file = Deaths::open(&dir).unwrap();
+        file.append(&death(4)).unwrap();
+        let (found, unreadable) = Deaths::read(&dir).unwrap();
+        assert_eq!(unreadable, file.unreadable(), "what was lost is known when the guard starts");
+        assert_eq!(found.last(), Some(&death(4)), "what comes after {at} bytes is not lost to them");
+        let ended = whole[..at].split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"}")).count();
+        assert_eq!(found.len(), ended + 1);
+    }
+}
+
+#[test]
+fn studies_with_a_byte_flipped_or_cut_short_lose_no_other_line() {
+    let (_temp, dir) = open();
+    let study = |name: &str| Study {
+        python: PathBuf::from("/usr/bin/python3"),
+        storage: "sqlite:///x.db".to_owned(),
+        study: name.to_owned(),
+        cwd: PathBuf::from("/w"),
+    };
+    let all = [study("first"), study("second"), study("third")];
+    let line = |study: &Study| serde_json::to_string(study).unwrap() + "\n";
+    let whole: Vec<u8> = all.iter().map(line).collect::<String>().into_bytes();
+    for at in 0..whole.len() {
+        for flip in [0x01, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            std::fs::write(dir.file("studies.jsonl"), &bytes).unwrap();
+            let (found, unreadable) = dir.studies();
+            assert!(untouched(&all, &whole, at).iter().all(|study| found.contains(study)), "byte {at}");
+            let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+            assert_eq!(found.len() + unreadable, lines, "byte {at}: every line is found or counted");
+        }
+        std::fs::write(dir.file("studies.jsonl"), &whole[..at]).unwrap();
+        let (found, _) = dir.studies();
+        let ended = whole[..at].split(|byte| *byte == b'\n').filter(|line| line.ends_with(b"}")).count();
+        assert_eq!(found, all[..ended]);
+    }
+}
+
+#[test]
+fn a_lock_file_that_nobody_can_read_is_taken_all_the_same() {
+    let (_temp, dir) = open();
+    drop(Lock::take(&dir, Path::new("/run/x.sock")).unwrap());
+    let whole = std::fs::read(dir.file("lock")).unwrap();
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0xff;
+        for bytes in [&whole[..at], &flipped] {
+            std::fs::write(dir.file("lock"), bytes).unwrap();
+            assert_eq!(Lock::holder(dir.path()), None, "nobody holds it");
+            let _lock = Lock::take(&dir, Path::new("/run/y.sock")).unwrap();
+            assert_eq!(Lock::holder(dir.path()).unwrap().socket, Path::new("/run/y.sock"));
+        }
+    }
+}
+
 #[test]
 fn the_oldest_deaths_go_when_a_guard_starts() {
     let (_temp, dir) = open();
@@ -222,7 +370,7 @@ fn the_oldest_deaths_go_when_a_guard_starts() {
 #[test]
 fn every_study_is_known_once() {
     let (_temp, dir) = open();
-    assert_eq!(dir.studies(), []);
+    assert_eq!(dir.studies(), (vec![], 0));
     let line = |study: &str| {
         format!(
             "{{\"python\":\"/usr/bin/python3\",\"storage\":\"sqlite:///x.db\",\"study\":\"{study}\",\"cwd\":\"/w\"}}\n"
@@ -230,7 +378,8 @@ fn every_study_is_known_once() {
     };
     let text = format!("{}{}garbage\n{}{{\"python\":\"/us", line("b"), line("a"), line("b"));
     std::fs::write(dir.file("studies.jsonl"), text).unwrap();
-    let studies = dir.studies();
+    let (studies, unreadable) = dir.studies();
+    assert_eq!(unreadable, 2);
     assert_eq!(studies.iter().map(|study| study.study.as_str()).collect::<Vec<_>>(), ["b", "a"]);
     assert_eq!(
         studies[0],

@@ -50,6 +50,42 @@ fn the_next_guard_adopts_who_lives_and_ends_who_ran_away() {
 }
 
 #[test]
+fn of_a_damaged_state_the_next_guard_adopts_who_can_be_read() {
+    let world = World::new();
+    let up = Up::start(
+        &world,
+        "[pool.w]\ncommand = [\"{hog}\", \"hold\", \"20\"]\ncount = 2\nmemory_limit = \"100MiB\"\ngrace = \"1s\"\n",
+    );
+    let pids = [up.wait_start("worker-1", 1), up.wait_start("worker-2", 1)];
+    up.kill();
+    let state = std::fs::read_dir(world.state().join("oomguard")).unwrap().next().unwrap().unwrap().path();
+    let file = state.join("state.json");
+    std::fs::write(&file, text(&file).replace("\"name\":\"worker-1\"", "\"name\":worker-1\"")).unwrap();
+    for file in ["deaths.jsonl", "studies.jsonl"] {
+        std::fs::write(state.join(file), "{\"cut sho").unwrap();
+    }
+    let up = Up::again(&world);
+    let damaged = up.wait("it is said", |event| event["event"] == "state-damaged");
+    assert_eq!(damaged["workers"], 1);
+    up.wait("so are the deaths", |event| {
+        let said = event["text"].as_str().unwrap_or_default();
+        event["event"] == "note" && said.contains("1 lines of") && said.contains("deaths.jsonl")
+    });
+    let adopted = up.wait("the second is adopted", |event| event["event"] == "adopted");
+    assert_eq!((&adopted["worker"], &adopted["pid"]), (&"worker-2".into(), &pids[1].into()));
+    assert!(lives(pids[1]) && state.join("state.json.damaged").exists());
+    wait_until(PATIENCE, "the first runs again", || up.worker("worker-1")["phase"] == "running");
+    up.stop();
+    up_ended_with_the_studies_said(&world, &state);
+}
+
+/// What could not be read of the studies is said when everything ends, and not thrown away.
+fn up_ended_with_the_studies_said(world: &World, state: &std::path::Path) {
+    assert_eq!(text(&state.join("studies.jsonl.damaged")), "{\"cut sho");
+    assert!(text(&world.path("logs/watchdog.log")).contains("lines of `studies.jsonl` could not be read"));
+}
+
+#[test]
 fn a_death_at_the_limit_is_on_record_though_no_guard_saw_it() {
     if !has_cgroup() {
         return;

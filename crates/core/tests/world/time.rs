@@ -7,7 +7,7 @@ use oomguard_core::{Bytes, Effect, Event, HostSample, Input, Instant, JobId, Urg
 
 use super::process::Life;
 use super::story::moment;
-use super::{ACT, LOOK, Line, Story, World, rules, secs};
+use super::{ACT, LOOK, Line, Story, World, millis, rules, secs};
 
 impl World {
     pub fn run_for(&mut self, time: Duration) {
@@ -88,7 +88,12 @@ impl World {
             let freed = (used - process.used).max(0.0);
             if freed > 0.0 && process.life == Life::Dies && self.hides_percent > 0 {
                 let until = to.after(self.hides_for);
-                self.hidden.push((until, freed * self.hides_percent as f64 / 100.0));
+                let bytes = freed * self.hides_percent as f64 / 100.0;
+                // Drawn together: each of them is a moment at which the world stops.
+                match self.hidden.last_mut() {
+                    Some((last, sum)) if until.since(*last) < millis(10) => *sum += bytes,
+                    _ => self.hidden.push((until, bytes)),
+                }
             }
         }
         for stranger in &mut self.strangers {
@@ -100,7 +105,9 @@ impl World {
         self.stalled_us += seconds * 1e4 * self.stalled_percent as f64;
         self.now = self.now.max(to);
         let now = self.now;
-        self.hidden.retain(|(until, _)| *until > now);
+        if self.hidden.first().is_some_and(|(until, _)| *until <= now) {
+            self.hidden.retain(|(until, _)| *until > now);
+        }
         self.least = self.least.min(Bytes(self.left().max(0.0) as u64));
         self.rules.flowed(now, self.growth());
     }

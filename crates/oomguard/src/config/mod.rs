@@ -24,6 +24,13 @@ pub use overrides::Overrides;
 
 use crate::error::Error;
 
+/// What `text` in a file of that name means on a machine with this much memory.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parse_text(text: &str, name: &str, total: Bytes) -> Result<Config, Error> {
+    let source = source::Source { shown: name.to_owned(), text };
+    parse::parse(&source, name == "pyproject.toml", std::path::Path::new("/nonexistent"), total)
+}
+
 /// A whole configuration. Percentages are resolved, relative paths lie beside the file they were written in.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {

@@ -77,7 +77,7 @@ fn unreachable(path: &Path, error: &io::Error) -> Error {
     }
 }
 
-fn answer(reader: &mut BufReader<UnixStream>, path: &Path) -> Result<Value, Error> {
+pub(super) fn answer(reader: &mut BufReader<UnixStream>, path: &Path) -> Result<Value, Error> {
     let shown = path.display();
     let mut line = String::new();
     match reader.by_ref().take(LONGEST_ANSWER).read_line(&mut line) {

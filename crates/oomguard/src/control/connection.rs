@@ -37,7 +37,7 @@ pub(super) struct Client {
     /// Requests without an answer yet.
     owed: usize,
     /// It has nothing more to say; it goes as soon as it has all its answers.
-    ends: bool,
+    pub(super) ends: bool,
     pub(super) gone: bool,
 }
 

@@ -5,6 +5,9 @@
 
 mod client;
 mod connection;
+#[cfg(any(test, fuzzing))]
+#[expect(clippy::unwrap_used, reason = "a check that cannot be made has failed")]
+pub(crate) mod fuzz;
 mod server;
 mod status;
 mod table;

@@ -61,7 +61,7 @@ impl Guard {
     }
 
     fn start(&mut self, job: JobId, verb: &mut impl Verb) {
-        let attempt = self.engine.view(job, clock::now()).map_or(1, |view| view.attempt + 1);
+        let attempt = self.engine.view(job, clock::now()).map_or(1, |view| view.attempt.saturating_add(1));
         let hand = &mut self.hands[job.index()];
         hand.born = SystemTime::now();
         let mut leaf = hand.make_leaf(self.parent.as_ref());

@@ -46,6 +46,7 @@ pub struct Death {
 #[derive(Debug)]
 pub struct Deaths {
     file: std::fs::File,
+    unreadable: usize,
 }
 
 impl Deaths {
@@ -53,8 +54,13 @@ impl Deaths {
     pub fn open(dir: &StateDir) -> Result<Deaths, Error> {
         let path = dir.file("deaths.jsonl");
         let failed = |error: io::Error| Error::io("open", &path, &error);
-        trim(&path).map_err(failed)?;
-        Ok(Deaths { file: open_append(&path).map_err(failed)? })
+        let unreadable = trim(&path).map_err(failed)?;
+        Ok(Deaths { file: open_append(&path).map_err(failed)?, unreadable })
+    }
+
+    /// How many lines could not be read when the file was opened. They stay in it.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable
     }
 
     /// Adds one line.
@@ -79,11 +85,11 @@ impl Deaths {
     }
 }
 
-/// Keeps the last lines, and ends the last one if a crash cut it short.
-fn trim(path: &std::path::Path) -> io::Result<()> {
+/// Keeps the last lines, and ends the last one if a crash cut it short. How many of them cannot be read.
+fn trim(path: &std::path::Path) -> io::Result<usize> {
     let file = match std::fs::File::open(path) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         Err(error) => return Err(error),
     };
     let mut kept: VecDeque<Vec<u8>> = VecDeque::new();
@@ -104,9 +110,11 @@ fn trim(path: &std::path::Path) -> io::Result<()> {
             changed = true;
         }
     }
-    if !changed {
-        return Ok(());
+    let torn = |line: &&Vec<u8>| line.len() > 1 && serde_json::from_slice::<Death>(line).is_err();
+    let unreadable = kept.iter().filter(torn).count();
+    if changed {
+        let bytes: Vec<u8> = kept.into_iter().flatten().collect();
+        write_whole(path, &bytes, 0o600)?;
     }
-    let bytes: Vec<u8> = kept.into_iter().flatten().collect();
-    write_whole(path, &bytes, 0o600)
+    Ok(unreadable)
 }

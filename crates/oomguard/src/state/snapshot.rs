@@ -16,6 +16,8 @@ use crate::record::Notice;
 
 /// The form of the file that this version writes.
 const SCHEMA: u32 = 1;
+/// How a file without workers ends.
+const END: &[u8] = b"]}";
 /// No real file comes near this; a larger one is not ours.
 const LARGEST: u64 = 16 << 20;
 
@@ -83,16 +85,17 @@ pub enum Loaded {
     Nothing,
     /// The state of the last guard.
     Found(State),
-    /// It could not be understood; the notice says so and where the file is kept.
-    Damaged(Notice),
+    /// It could not be understood; the notice says so and where the file is kept. With it what could be read all the
+    /// same: a worker costs only itself, the line before the first one everything.
+    Damaged(Notice, Option<State>),
 }
 
 impl StateDir {
     /// Writes the state, whole or not at all.
     pub fn save(&self, state: &State) -> Result<(), Error> {
         let path = self.file("state.json");
-        let bytes = serde_json::to_vec(state).map_err(io::Error::from);
-        bytes
+        lines(state)
+            .map_err(io::Error::from)
             .and_then(|bytes| write_whole(&path, &bytes, 0o600))
             .map_err(|error| Error::io("write", &path, &error))
     }
@@ -109,23 +112,56 @@ impl StateDir {
         let size = match fs::symlink_metadata(&path) {
             Ok(meta) => meta.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
-            Err(error) => return self.damaged(&in_words(&error)),
+            Err(error) => return self.damaged(&in_words(&error), None),
         };
         if size > LARGEST {
-            return self.damaged(&format!("`state.json` has {size} bytes"));
+            return self.damaged(&format!("`state.json` has {size} bytes"), None);
         }
-        match fs::read(&path).map_err(|error| in_words(&error)).and_then(|bytes| parse(&bytes)) {
-            Ok(state) => Loaded::Found(state),
-            Err(why) => self.damaged(&why),
+        match fs::read(&path) {
+            Ok(bytes) => match parse(&bytes) {
+                Ok(state) => Loaded::Found(state),
+                Err(why) => self.damaged(&why, salvage(&bytes)),
+            },
+            Err(error) => self.damaged(&in_words(&error), None),
         }
     }
 
-    fn damaged(&self, why: &str) -> Loaded {
+    fn damaged(&self, why: &str, left: Option<State>) -> Loaded {
         let aside = self.file("state.json.damaged");
         // Where even this fails the next save overwrites the file.
         let _ = fs::rename(self.file("state.json"), &aside);
-        Loaded::Damaged(Notice::StateDamaged { path: aside, error: why.to_owned() })
+        let workers = left.as_ref().map_or(0, |state| state.workers.len());
+        Loaded::Damaged(Notice::StateDamaged { path: aside, error: why.to_owned(), workers }, left)
     }
+}
+
+/// One JSON object with each worker on a line of its own, so that a damaged one costs only itself.
+fn lines(state: &State) -> serde_json::Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(&State { workers: Vec::new(), ..state.clone() })?;
+    text.truncate(text.len() - END.len());
+    for (index, worker) in state.workers.iter().enumerate() {
+        text.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
+        serde_json::to_writer(&mut text, worker)?;
+    }
+    text.push(b'\n');
+    text.extend_from_slice(END);
+    Ok(text)
+}
+
+/// What can be read of a file that is damaged: the line before the workers, and every worker whose line is whole.
+fn salvage(bytes: &[u8]) -> Option<State> {
+    let mut lines = bytes.split(|byte| *byte == b'\n');
+    let head = [lines.next()?, END].concat();
+    let mut state = parse(&head).ok()?;
+    for line in lines {
+        // One name is one worker; of two, who knows which is damaged.
+        if let Ok(worker) = serde_json::from_slice::<Worker>(line.strip_suffix(b",").unwrap_or(line))
+            && state.workers.iter().all(|other| other.name != worker.name)
+        {
+            state.workers.push(worker);
+        }
+    }
+    Some(state)
 }
 
 fn parse(bytes: &[u8]) -> Result<State, String> {

@@ -1,6 +1,6 @@
 //! `studies.jsonl`: which studies the workers work on, as their own library wrote it down.
 //!
-//! Only read here. Lines that cannot be understood are left out: workers write this file, and die while they do.
+//! Only read here. Lines that cannot be understood are counted: workers write this file, and die while they do.
 
 use std::path::PathBuf;
 
@@ -23,17 +23,17 @@ pub struct Study {
 }
 
 impl StateDir {
-    /// Every study once, in the order in which they first appear.
-    pub fn studies(&self) -> Vec<Study> {
+    /// Every study once, in the order in which they first appear, and how many lines could not be read.
+    pub fn studies(&self) -> (Vec<Study>, usize) {
         let bytes = fs::read(self.file("studies.jsonl")).unwrap_or_default();
-        let mut studies: Vec<Study> = Vec::new();
-        for line in bytes.split(|byte| *byte == b'\n') {
-            if let Ok(study) = serde_json::from_slice(line)
-                && !studies.contains(&study)
-            {
-                studies.push(study);
+        let (mut studies, mut unreadable): (Vec<Study>, usize) = (Vec::new(), 0);
+        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            match serde_json::from_slice(line) {
+                Ok(study) if !studies.contains(&study) => studies.push(study),
+                Ok(_) => {}
+                Err(_) => unreadable += 1,
             }
         }
-        studies
+        (studies, unreadable)
     }
 }

@@ -28,3 +28,6 @@ pub use mounts::{Hierarchy, Mounts};
 pub use parent::{Parent, ParentOptions};
 pub use refusal::{Attempt, Refusal};
 pub use stop::{How, Killed};
+
+#[cfg(any(test, fuzzing))]
+pub(super) use {memory1::cache as cache1, memory2::cache as cache2};

@@ -53,15 +53,18 @@ pub fn peak() -> Result<Bytes> {
 fn status<const N: usize>(keys: [&str; N]) -> Result<[Bytes; N]> {
     let path: Arc<Path> = Arc::from(Path::new("/proc/self/status"));
     let text = std::fs::read(&path).map_err(|e| Error::io("read", &path, &e))?;
+    parse_status(&text, keys).ok_or_else(|| Error::malformed(&path, "a size is missing"))
+}
+
+/// The sizes that begin with these keys, in the text of a `status` file.
+pub(super) fn parse_status<const N: usize>(status: &[u8], keys: [&str; N]) -> Option<[Bytes; N]> {
     let mut sizes = [Bytes::ZERO; N];
     for (size, key) in sizes.iter_mut().zip(keys) {
-        let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()));
-        let (kib, _) = line
-            .and_then(|line| text::leading(line.trim_ascii_start()))
-            .ok_or_else(|| Error::malformed(&path, "a size is missing"))?;
+        let line = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key.as_bytes()))?;
+        let (kib, _) = text::leading(line)?;
         *size = Bytes::kib(kib);
     }
-    Ok(sizes)
+    Some(sizes)
 }
 
 /// Bytes in RAM that a cgroup would charge to this process alone: anonymous and shared memory, no files.

@@ -56,19 +56,21 @@ impl Kmsg {
 
 /// Goes through the log: `oom-kill:` names cgroup and pid, `Killed process` what it had. With a whole cgroup killed
 /// at once only the first of its processes has an `oom-kill:` line.
-struct Search<'a> {
+pub(super) struct Search<'a> {
     leaf: &'a str,
     ours: bool,
-    largest: Option<Killed>,
+    pub(super) largest: Option<Killed>,
 }
 
 impl<'a> Search<'a> {
-    fn new(leaf: &'a str) -> Search<'a> {
+    pub(super) fn new(leaf: &'a str) -> Search<'a> {
         Search { leaf, ours: false, largest: None }
     }
 
-    fn line(&mut self, line: &str) {
-        if let Some((_, facts)) = line.split_once("oom-kill:") {
+    pub(super) fn line(&mut self, line: &str) {
+        // `priority,number,time,flags;text`: a process may be called `oom-kill:`, and is then no such line.
+        let text = line.split_once(';').map_or(line, |(_, text)| text);
+        if let Some(facts) = text.strip_prefix("oom-kill:") {
             let of = facts.split(',').find_map(|fact| fact.strip_prefix("task_memcg="));
             self.ours = of.is_some_and(|path| path.split('/').any(|part| part == self.leaf));
         } else if self.ours
@@ -114,6 +116,12 @@ mod tests {
         let killed = largest(&[OOM, &small, KILLED]).unwrap();
         assert_eq!((killed.pid, killed.comm.as_str()), (123, "py) (thon3"));
         assert_eq!(killed.rss, Bytes::kib(204800));
+    }
+
+    #[test]
+    fn a_name_that_looks_like_the_kernels_words_hides_nobody() {
+        let named = KILLED.replace("(py) (thon3)", "(oom-kill:a=b)");
+        assert_eq!(largest(&[OOM, &named]).unwrap().comm, "oom-kill:a=b");
     }
 
     #[test]

@@ -7,6 +7,9 @@ pub mod clock;
 pub mod error;
 pub mod footprint;
 pub mod held;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod kmsg;
 pub mod meminfo;
 pub mod oneself;

@@ -48,9 +48,12 @@ pub(crate) fn original_timer_slack() -> Option<u64> {
 /// Whether this process has a capability, by its number.
 fn has_capability(number: u32) -> bool {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask =
-        text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok());
-    mask.is_some_and(|mask| mask & (1 << number) != 0)
+    capabilities(&text).is_some_and(|mask| mask & (1 << number) != 0)
+}
+
+/// The effective capabilities in the text of a `status` file.
+pub(super) fn capabilities(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
 }
 
 /// Keeps our memory in RAM. Pages are locked when they are touched, so our resident set does not grow by it.
@@ -77,15 +80,26 @@ pub fn lock_memory() -> Result<Locked> {
 /// resident set of a guard that has read its command line. Before locking, or it would be held.
 fn let_go_of_code() {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
-    for line in maps.lines().filter(|line| line.contains(" r-xp ") && line.contains('/')) {
-        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
-        let parse = |text| usize::from_str_radix(text, 16).ok();
-        let Some((Some(from), Some(to))) = range.map(|(from, to)| (parse(from), parse(to))) else { continue };
+    for (from, length) in code(&maps) {
         let start = std::ptr::without_provenance_mut(from);
         // SAFETY: a mapping of ours that is executable, private and not writable: its pages are clean copies of the
         // file, which is where the next access finds them again.
-        let _ = unsafe { rustix::mm::madvise(start, to - from, rustix::mm::Advice::LinuxDontNeed) };
+        let _ = unsafe { rustix::mm::madvise(start, length, rustix::mm::Advice::LinuxDontNeed) };
     }
+}
+
+/// Where the text of a `maps` file has mappings of files that are executable, private and not writable: start, length.
+pub(super) fn code(maps: &str) -> impl Iterator<Item = (usize, usize)> {
+    maps.lines().filter_map(|line| {
+        let (range, rest) = line.split_once(' ')?;
+        if !rest.starts_with("r-xp ") || !rest.contains('/') {
+            return None;
+        }
+        let (from, to) = range.split_once('-')?;
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        let from = number(from)?;
+        Some((from, number(to)?.checked_sub(from)?))
+    })
 }
 
 /// Makes us nearly the last choice of the kernel's OOM killer (`oom_score_adj` -900). Needs `CAP_SYS_RESOURCE`.

@@ -124,7 +124,7 @@ impl Scan {
 }
 
 /// `from-to perms offset major:minor inode path`.
-fn mapped_file(line: &[u8]) -> Option<FileId> {
+pub(super) fn mapped_file(line: &[u8]) -> Option<FileId> {
     let mut words = line.split(|b| *b == b' ').skip(3);
     let device = std::str::from_utf8(words.next()?).ok()?;
     let (major, minor) = device.split_once(':')?;

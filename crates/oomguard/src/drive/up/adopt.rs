@@ -21,17 +21,20 @@ const DEATH: Duration = Duration::from_secs(5);
 impl Up {
     /// What the last guard of this boot wrote about its workers.
     pub(super) fn survivors(&mut self, guard: &mut Guard) -> Vec<Worker> {
-        match self.state.load() {
+        let left = match self.state.load() {
+            Loaded::Damaged(notice, left) => {
+                guard.note(notice);
+                left.map_or(Loaded::Nothing, Loaded::Found)
+            }
+            loaded => loaded,
+        };
+        match left {
             Loaded::Found(state) if state.boot_id == self.boot_id => {
                 // Its workers carry the run's name in their environment.
                 self.run_id = state.run_id;
                 state.workers
             }
-            Loaded::Found(_) | Loaded::Nothing => Vec::new(),
-            Loaded::Damaged(notice) => {
-                guard.note(notice);
-                Vec::new()
-            }
+            _ => Vec::new(),
         }
     }
 
@@ -56,7 +59,7 @@ impl Up {
         let (Some(old), Some(main)) = (&old, main) else {
             if let Some(old) = &old {
                 // And the start that the guard before us may not have had the time to write down.
-                self.dead.push(format!("{}/{}#{}", self.run_id, old.name, old.attempt + 1));
+                self.dead.push(format!("{}/{}#{}", self.run_id, old.name, old.attempt.saturating_add(1)));
                 self.bury(guard, job, old);
             }
             self.empty_leaf(guard, job);
@@ -184,6 +187,10 @@ impl Up {
     /// Workers that the configuration does not know any more, and processes that carry our mark in no worker's tree.
     pub(super) fn end_orphans(&mut self, guard: &mut Guard, left: Vec<Worker>) {
         for old in left {
+            // Two of one name (the file was damaged): what bears that name is taken over or ended already.
+            if self.workers.iter().any(|worker| worker.names.name == old.name) {
+                continue;
+            }
             self.dead.push(format!("{}/{}#{}", self.run_id, old.name, old.attempt));
             let name = self.leaf_name(&old.name);
             self.end_leaf(guard, &name, "the configuration has no such worker any more");

@@ -25,7 +25,7 @@ use crate::config::{self, Config, Overrides};
 use crate::control::Server;
 use crate::error::Error;
 use crate::notify::Notify;
-use crate::record::{Record, Roster, Told};
+use crate::record::{Notice, Record, Roster, Told};
 use crate::sink::{Human, JsonLines, LogFile, Sinks};
 use crate::state::{Deaths, Lock, Runtime, StateDir};
 
@@ -144,6 +144,11 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let roster = Roster::new(policy.reserve, policy.warning);
     let mut guard = Guard::new(Engine::new(policy, clock::now().0), sensors, place, sinks, roster)?;
     guard.note(armed);
+    if up.deaths.unreadable() > 0 {
+        let (lines, file) = (up.deaths.unreadable(), up.state.file("deaths.jsonl"));
+        let text = format!("⚠️  {lines} lines of {} could not be read; the others hold", file.display());
+        guard.note(Notice::Note { text });
+    }
     guard.poller.add(up.notify.as_fd(), Interest::Read, NOTIFY);
     up.watch_control(&mut guard);
     up.engage(&mut guard, enforcement);

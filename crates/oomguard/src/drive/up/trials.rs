@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Up {
     pub(super) fn reap_trials(&mut self, guard: &mut Guard) {
-        let studies = self.state.studies();
+        let (studies, unreadable) = self.state.studies();
         let interpreters: BTreeSet<_> = studies.iter().map(|study| (&study.python, &study.cwd)).collect();
         let mut all_told = true;
         for (python, cwd) in interpreters {
@@ -38,7 +38,18 @@ impl Up {
         }
         if all_told {
             // Whoever works on a study next registers it again.
-            let _ = std::fs::remove_file(self.state.file("studies.jsonl"));
+            let file = self.state.file("studies.jsonl");
+            if unreadable == 0 {
+                let _ = std::fs::remove_file(file);
+            } else {
+                let aside = self.state.file("studies.jsonl.damaged");
+                let text = format!(
+                    "⚠️  {unreadable} lines of `studies.jsonl` could not be read: trials of dead workers may be left running there (kept as {})",
+                    aside.display()
+                );
+                let _ = std::fs::rename(file, aside);
+                guard.note(Notice::Note { text });
+            }
         }
     }
 

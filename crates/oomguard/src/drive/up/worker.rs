@@ -128,7 +128,7 @@ impl Up {
             return Err(failed("start a worker that is not configured")(std::io::ErrorKind::NotFound.into()));
         };
         // A number names one start only, also where a guard before this one has counted.
-        let attempt = attempt.max(self.workers[index].attempt + 1);
+        let attempt = attempt.max(self.workers[index].attempt.saturating_add(1));
         self.workers[index].attempt = attempt;
         let token = self.token(&self.workers[index]);
         hand.mark = Some((JOB.to_owned(), token.clone()));

@@ -67,7 +67,11 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
             let numbers = trials.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
             Tone::Plain.line(format!("✂️  Trials {numbers}{} marked as pruned in {study}", of(job, roster)))
         }
-        Notice::StateDamaged { path, error } => Tone::Warn
+        Notice::StateDamaged { path, error, workers: 1.. } => Tone::Warn.line(format!(
+            "⚠️  State is damaged: {error}, going on with the workers that can be read (kept as {})",
+            path.display()
+        )),
+        Notice::StateDamaged { path, error, workers: 0 } => Tone::Warn
             .line(format!("⚠️  State is damaged: {error}, starting without it (kept as {})", path.display())),
         Notice::SinkFailed { path, error } => Tone::Bad
             .line(format!("⚠️  Could not write {}: {error}; the guard goes on without it", path.display())),

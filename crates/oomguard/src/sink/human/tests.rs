@@ -306,7 +306,11 @@ fn every_notice_has_its_line() {
             "✂️  Trials 4, 7 of Worker 1 marked as pruned in s",
         ),
         (
-            Notice::StateDamaged { path: path.clone(), error: "`state.json` is empty".to_owned() },
+            Notice::StateDamaged {
+                path: path.clone(),
+                error: "`state.json` is empty".to_owned(),
+                workers: 0,
+            },
             "⚠️  State is damaged: `state.json` is empty, starting without it (kept as /x/y)",
         ),
         (
