@@ -33,11 +33,15 @@ class Scenario:
     worker_limit: str = ""
     # How many jobs may be ended.
     victims: int = 1
-    # {leaf}: the cgroup of the guilty job, as a pattern; {parent}: the one above it; {log}, {state}: folders.
+    # {leaf}: the cgroup of the guilty job, as a pattern; {log}: the folder of logs and state; {again}: the guard.
     acts: tuple[tuple[int, str], ...] = ()
     guards: tuple[str, ...] = ("none", "run", "reserve", "up")
-    # The guard is killed on purpose: then the kernel's wall around all jobs is what holds.
+    # The guard is killed on purpose: then the kernel's wall around all jobs is what holds, unless there is an heir.
     guard_dies: bool = False
+    heir: bool = False
+    # What the guilty worker runs under `up`, in a shell, instead of `hog`; and what becomes of it when it ends.
+    shell: str = ""
+    restart: str = "never"
     # Logs and state on a small disk that fills up.
     small_disk: bool = False
 
@@ -87,6 +91,21 @@ SCENARIOS = {
         "-w 20% grow 0 150%", acts=((2000, "killall -9 oomguard"), (2500, GO)), guard_dies=True,
         guards=("run", "reserve", "up"),
     ),
+    "guard-replaced": Scenario(
+        "the guard gets SIGKILL, another `up` takes over, then a job without a limit spikes",
+        "-w 20% grow 0 150%", limit="none", worker_limit="none", guard_dies=True, heir=True, guards=("up",),
+        acts=((2000, "killall -9 oomguard"), (2500, "{again}"), (4500, GO)),
+    ),
+    "reloaded": Scenario(
+        "`oomguard reload` lifts the job's limit while a bystander holds 40 %, then it spikes",
+        "-w 20% grow 0 150%", limit="30%", bystander=390, guards=("up",),
+        acts=((2000, "cd /cell; sed -i s/30%/none/ oomguard.toml && oomguard reload"), (3500, GO)),
+    ),
+    "removed": Scenario(
+        "while the worker waits for its restart, the cgroups of all jobs are removed; then it spikes",
+        "", shell="test -e /run/go && exec /bin/hog grow 0 150%; sleep 2; exit 1", restart="on-failure", guards=("up",),
+        acts=((2500, f"kill $(pidof steady); sleep 0.1; rmdir {ROOT}/* {ROOT}; ls -d {ROOT}; " + GO),),
+    ),
     "disk-full": Scenario(
         "no room for logs, state and report from the first second on, then a spike",
         "-w 20% grow 0 150%", small_disk=True, acts=((2000, "cat /dev/zero > {log}/fill; true"), (2500, GO)),
@@ -125,8 +144,11 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
     if scenario.small_disk:
         prepare += f"mount -t tmpfs -o size=256k tmpfs {log}; "
     leaf = f"{ROOT}/*guilty*" if guard == "up" else f"{ROOT}/run-*"
+    exports = f"export OOMGUARD_CGROUP_PARENT={PARENT} HOME={log}"
+    told = subject(scenario, guard, log)
+    words = {"{leaf}": leaf, "{log}": log, "{again}": f"{exports}; exec {told}"}
     lines = [
-        f"subject {prepare}export OOMGUARD_CGROUP_PARENT={PARENT} HOME={log}; exec {subject(scenario, guard, log)}",
+        f"subject {prepare}{exports}; exec {told}",
         f"last {scenario.last}", "tail 1500", f"mark {RESERVE_KIB}",
         "log subject /run/subject.log", "log acts /run/acts.log", "log people /run/people.log",
     ]  # fmt: skip
@@ -137,7 +159,9 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
     if scenario.swap:
         lines.append("swap disk")
     for at, command in scenario.acts:
-        lines.append(f"at {at} {command.replace('{leaf}', leaf).replace('{log}', log)}")
+        for word, meant in words.items():
+            command = command.replace(word, meant)
+        lines.append(f"at {at} {command}")
     made = {"plan": "\n".join(lines) + "\n"}
     if guard == "up":
         made["oomguard.toml"] = configuration(scenario, log)
@@ -160,7 +184,10 @@ def subject(scenario: Scenario, guard: str, log: str) -> str:
 
 def configuration(scenario: Scenario, log: str) -> str:
     """`oomguard.toml`: guilty workers that are not started again, and an innocent one that lives on."""
-    command = ", ".join(f'"{word}"' for word in f"/bin/hog {scenario.each or scenario.hog}".split())
+    words = f"/bin/hog {scenario.each or scenario.hog}".split()
+    if scenario.shell:
+        words = ["/bin/sh", "-c", scenario.shell]
+    command = ", ".join(f'"{word}"' for word in words)
     return f"""\
 state_dir = "{log}/state"
 
@@ -178,7 +205,7 @@ memory_limit = "{scenario.worker_limit or scenario.limit}"
 max_age = "60m"
 grace = "3s"
 prune_patience = "1s"
-restart = "never"
+restart = "{scenario.restart}"
 
 [pool.steady]
 command = ["/bin/steady", "grow", "100", "5%"]

@@ -88,6 +88,8 @@ def test_a_guard_that_is_killed_on_purpose_leaves_the_ceiling_to_the_kernel() ->
     assert words("guard-killed", "reserve", kernel=[CEILING], subject__signal=9) == set()
     assert words("guard-killed", "reserve", kernel=[MACHINE], subject__signal=9) == {"KERNEL-OOM"}
     assert words("guard-killed", "reserve", kernel=[CEILING]) == {"DISORDER"}
+    # Who takes over takes that over, too.
+    assert words("guard-replaced", "up", kernel=[CEILING], subject__signal=9) == {"CEILING"}
 
 
 def test_who_ends_after_the_witness_has_stopped_is_nobodys_victim() -> None:

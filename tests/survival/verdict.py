@@ -33,7 +33,7 @@ def judge(facts: Facts, scenario: Scenario, guard: str) -> tuple[str, list[str]]
     for where, line in kernel_kills(facts):
         if where == "machine":
             found.append(("KERNEL-OOM", line))
-        elif where == "ceiling" and not scenario.guard_dies:
+        elif where == "ceiling" and (scenario.heir or not scenario.guard_dies):
             found.append(("CEILING", line))
         elif where == "elsewhere":
             found.append(("WRONG-VICTIM", line))
