@@ -11,6 +11,8 @@ from dataclasses import dataclass
 PARENT = "/oomguard-test-survival"
 ROOT = f"/sys/fs/cgroup{PARENT}"
 RESERVE_KIB = 996600 // 8
+# What the innocent worker of `up` holds.
+STEADY_PERCENT = 5
 GO = "touch /run/go"
 
 
@@ -149,7 +151,7 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
     words = {"{leaf}": leaf, "{log}": log, "{again}": f"{exports}; exec {told}"}
     lines = [
         f"subject {prepare}{exports}; exec {told}",
-        f"last {scenario.last}", "tail 1500", f"mark {RESERVE_KIB}",
+        f"last {scenario.last}", f"tail {6000 if scenario.guard_dies else 1500}", f"mark {RESERVE_KIB}",
         "log subject /run/subject.log", "log acts /run/acts.log", "log people /run/people.log",
     ]  # fmt: skip
     if guard == "up":
@@ -208,7 +210,7 @@ prune_patience = "1s"
 restart = "{scenario.restart}"
 
 [pool.steady]
-command = ["/bin/steady", "grow", "100", "5%"]
+command = ["/bin/steady", "grow", "100", "{STEADY_PERCENT}%"]
 count = 1
 memory_limit = "20%"
 max_age = "60m"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from scenarios import PARENT, Scenario
+from scenarios import PARENT, STEADY_PERCENT, Scenario
 
 STALL_MS = 100.0
 # Of what was available before: the rest belongs to whoever still lives, or sits on per-CPU lists for a while.
@@ -65,7 +65,8 @@ def judge_guilty(facts: Facts, scenario: Scenario, guard: str, guilty: list[Fact
         found.append(("MISSED", f"{facts['hogs_left']} hogs left after {facts['stopped_ms']:.0f} ms"))
     if len(jobs) > scenario.victims:
         found.append(("TOO-MANY", f"{len(jobs)} jobs ended: {', '.join(sorted(jobs))}"))
-    if guilty and not several and facts["back_kib"] < BACK_SHARE * facts["first_kib"]:
+    before = facts["first_kib"] - (facts["total_kib"] * STEADY_PERCENT // 100 if guard == "up" else 0)
+    if guilty and not several and facts["back_kib"] < BACK_SHARE * before:
         found.append(("NOT-BACK", f"{facts['back_kib'] // 1024} of {facts['first_kib'] // 1024} MiB came back"))
     return found
 
