@@ -73,7 +73,7 @@ def one(machine: guest.Machine, name: str, guard: str) -> dict[str, Any]:
     scenario, begun = SCENARIOS[name], time.monotonic()
     result: dict[str, Any] = {"scenario": name, "guard": guard}
     try:
-        facts = guest.run(machine, files(scenario, guard), scenario.swap)
+        facts = guest.run(machine, files(scenario, guard), scenario.swap, scenario.waits_for_disk)
     except guest.Silent as console:
         result |= {"verdict": "SILENT", "reasons": ["SILENT: the guest did not answer"], "console": str(console)}
     else:

@@ -29,6 +29,8 @@ class Scenario:
     bystander: int = 0
     swap: int = 0
     swap_limit: str = "0"
+    # Disks are what it is about: the guest idles in this machine's time, see guest.py.
+    waits_for_disk: bool = False
     # Guilty jobs under `up`, and what each of them does; a single command starts them all itself.
     workers: int = 1
     each: str = ""
@@ -71,14 +73,16 @@ SCENARIOS = {
     "page-cache": Scenario(
         "512 MiB of files rewritten and read again while 45 % is held: nobody may be touched",
         "files /disk 45%",
-        want="keep", last=12_000,
+        want="keep", last=12_000, waits_for_disk=True,
     ),
     "swap-thrash": Scenario(
-        "a working set of 125 %, with swap for 50 %", "thrash 125%", swap=486, swap_limit="50%", limit="none",
+        "a working set of 125 %, with swap for 50 %", "thrash 125%",
+        swap=486, waits_for_disk=True, swap_limit="50%", limit="none",
         guards=("none", "reserve", "up"), worker_limit="none", last=20_000,
     ),
     "swap-full": Scenario(
-        "more than memory and swap together", "thrash 220%", swap=486, swap_limit="100%", limit="none",
+        "more than memory and swap together", "thrash 220%",
+        swap=486, waits_for_disk=True, swap_limit="100%", limit="none",
         guards=("none", "reserve", "up"), worker_limit="none", last=20_000,
     ),
     "mlocked": Scenario("200 MiB/s that cannot be reclaimed", "-l grow 200 150%"),
