@@ -43,7 +43,8 @@ class Scenario:
     # The guard is killed on purpose: then the kernel's wall around all jobs is what holds, unless there is an heir.
     guard_dies: bool = False
     heir: bool = False
-    # What the guilty worker runs under `up`, in a shell, instead of `hog`; and what becomes of it when it ends.
+    # What the guilty worker runs under `up`, alone and in a shell, instead of `hog`; and what becomes of it when it
+    # ends.
     shell: str = ""
     restart: str = "never"
     # Logs and state on a small disk that fills up.
@@ -110,7 +111,7 @@ SCENARIOS = {
     "removed": Scenario(
         "while the worker waits for its restart, the cgroups of all jobs are removed; then it spikes",
         "", shell="test -e /run/go && exec /bin/hog grow 0 150%; sleep 2; exit 1", restart="on-failure", guards=("up",),
-        acts=((2500, f"kill $(pidof steady); sleep 0.1; rmdir {ROOT}/* {ROOT}; ls -d {ROOT}; " + GO),),
+        acts=((2500, f"rmdir {ROOT}/* {ROOT}; ls -d {ROOT}; " + GO),),
     ),
     "disk-full": Scenario(
         "no room for logs, state and report from the first second on, then a spike",
@@ -194,7 +195,16 @@ def configuration(scenario: Scenario, log: str) -> str:
     if scenario.shell:
         words = ["/bin/sh", "-c", scenario.shell]
     command = ", ".join(f'"{word}"' for word in words)
-    return f"""\
+    steady = f"""
+[pool.steady]
+command = ["/bin/steady", "grow", "100", "{STEADY_PERCENT}%"]
+count = 1
+memory_limit = "20%"
+max_age = "60m"
+grace = "3s"
+restart = "never"
+"""
+    guilty = f"""\
 state_dir = "{log}/state"
 
 [memory]
@@ -212,12 +222,6 @@ max_age = "60m"
 grace = "3s"
 prune_patience = "1s"
 restart = "{scenario.restart}"
-
-[pool.steady]
-command = ["/bin/steady", "grow", "100", "{STEADY_PERCENT}%"]
-count = 1
-memory_limit = "20%"
-max_age = "60m"
-grace = "3s"
-restart = "never"
 """
+    # Alone, so that the cgroup around all jobs is empty while it waits.
+    return guilty if scenario.shell else guilty + steady
