@@ -4,6 +4,7 @@
 # make bench  what the guard and a check cost, against others in the same run; `bench-ml` for what needs torch
 # make fuzz   every parser of outside bytes, FUZZ_SECONDS (600) each; make fuzz-short: 60 s each; fuzz/run says more
 # make simulate CASES=100000 SEED=...  random machines through the engine, every rule checked at every step
+# make survival  guests that really run out of memory, in QEMU; SCENARIOS=spike,leak GUARDS=run,up JOBS=2 choose (some 15 s a cell)
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
 
 PYTHON ?= python3
@@ -14,6 +15,7 @@ SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o
 CARGO ?= cargo
 
 .PHONY: demo test test-rust test-python test-ml check fmt generate bench bench-ml fuzz fuzz-short simulate clean
+.PHONY: demo test test-rust test-python test-ml survival check fmt generate bench bench-ml clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +41,7 @@ test-rust:
 
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest python/tests -q -n 2 --ignore=python/tests/ml
+	$(BIN)/python -m pytest python/tests tests/survival -q
 
 # torch and the frameworks, apart from the rest.
 $(ML)/.installed: pyproject.toml Cargo.toml $(SOURCES)
@@ -49,6 +52,12 @@ $(ML)/.installed: pyproject.toml Cargo.toml $(SOURCES)
 
 test-ml: $(ML)/.installed
 	OMP_NUM_THREADS=1 KERAS_BACKEND=torch $(ML)/bin/python -m pytest python/tests/ml -q
+
+# One verdict a line as JSON, then a table; skips with a reason where QEMU or another Debian package is missing.
+survival:
+	$(CARGO) build --quiet --release -p oomguard --bin oomguard
+	$(PYTHON) tests/survival --scenarios "$(SCENARIOS)" --guards "$(GUARDS)" --jobs $(or $(JOBS),1) \
+		--oomguard "$(or $(CARGO_TARGET_DIR),target)/release/oomguard"
 
 # Ratios in one run; BENCHMARKS.md holds what they were.
 bench: $(VENV)/.installed
@@ -75,8 +84,8 @@ check: $(VENV)/.installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
-	$(BIN)/python -m ruff format --check python examples bench
-	$(BIN)/python -m ruff check python examples bench
+	$(BIN)/python -m ruff format --check python examples bench tests
+	$(BIN)/python -m ruff check python examples bench tests
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest oomguard._core
 	$(MAKE) --no-print-directory generate
@@ -92,8 +101,8 @@ generate: $(VENV)/.installed
 
 fmt:
 	$(CARGO) fmt --all
-	$(BIN)/python -m ruff format python examples bench
-	$(BIN)/python -m ruff check --fix python examples bench
+	$(BIN)/python -m ruff format python examples bench tests
+	$(BIN)/python -m ruff check --fix python examples bench tests
 
 clean:
 	rm -rf target $(VENV) $(ML) .demo build dist

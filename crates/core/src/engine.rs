@@ -240,6 +240,9 @@ impl Engine {
         for sample in jobs {
             self.measured(now, sample);
         }
+        for id in self.ids() {
+            self.left_behind(now, id);
+        }
         if let Some(from) = self.levels.update(now, host, &self.policy) {
             self.level_changed(from, host.available);
         }

@@ -48,6 +48,8 @@ pub(crate) struct Ending {
     pub(crate) since: Instant,
     /// The most it was seen to use since the first.
     pub(crate) usage: Bytes,
+    /// What the empty tree still held when it last gave back something worth waiting for.
+    pub(crate) left: Bytes,
     /// What was available at the first.
     pub(crate) available: Bytes,
 }

@@ -8,14 +8,14 @@ use crate::clock::{Instant, nanos};
 use crate::effect::{Effect, Exit, JobId, Urgency};
 use crate::engine::Engine;
 use crate::event::{Cause, Event, Level, Pause};
-use crate::job::{Ending, Phase};
-use crate::policy::{HEALTH_EVERY, JobPolicy, KILL_WAIT, LEFTOVER_GRACE, MEMORY_BACK_WAIT, Restart};
+use crate::job::{Ending, Phase, WORTH_WAITING};
+use crate::policy::{HEALTH_EVERY, JobPolicy, KILL_WAIT, LEFTOVER_GRACE, Restart};
 use crate::pool::{Failures, Next};
 use crate::timer::Timer;
 use crate::units::Bytes;
 
-/// An empty tree gets at least this long for its charge to go and its exit code to be read. What stays longer
-/// lies in shared memory, which only cleaning up brings back.
+/// An empty tree gets this long for its exit code to be read and, as long as it goes on falling, for its charge to
+/// go. What stays longer lies in shared memory, which only cleaning up brings back: the machine waits for that.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
 /// A main process that dies of SIGKILL this soon after the kernel killed in its job was the kernel's victim.
 const KERNELS_VICTIM: Duration = Duration::from_secs(1);
@@ -258,13 +258,15 @@ impl Engine {
         if !self.job(id).is_alive() {
             return;
         }
-        let since = self.job(id).ending.map_or(now, |ending| ending.since);
         self.memory_returns(now, id);
         let job = self.job(id);
         job.phase = Phase::Settling;
         job.frozen = false;
+        if let Some(ending) = &mut job.ending {
+            ending.left = job.usage.unwrap_or_default();
+        }
         job.timers.clear();
-        job.timers.set(Timer::MemoryBack, since.after(MEMORY_BACK_WAIT).max(now.after(EMPTY_WAIT)));
+        job.timers.set(Timer::MemoryBack, now.after(EMPTY_WAIT));
         self.look_at = now;
     }
 
@@ -276,6 +278,18 @@ impl Engine {
         }
     }
 
+    /// What an empty tree is still charged for. While that falls, it is on its way.
+    pub(crate) fn left_behind(&mut self, now: Instant, id: JobId) {
+        let job = self.job(id);
+        let (Phase::Settling, Some(usage), Some(ending)) = (job.phase, job.usage, &mut job.ending) else {
+            return;
+        };
+        if usage.plus(WORTH_WAITING) <= ending.left {
+            ending.left = usage;
+            job.timers.set(Timer::MemoryBack, now.after(EMPTY_WAIT));
+        }
+    }
+
     /// One step nearer to its end (exited, killed, empty). Remembers how things stood at the first, so that what
     /// comes back can be told from what others give or take.
     fn memory_returns(&mut self, now: Instant, id: JobId) {
@@ -283,7 +297,7 @@ impl Engine {
         let available = self.available();
         let job = self.job(id);
         let usage = job.usage.unwrap_or_default();
-        job.ending.get_or_insert(Ending { since: now, usage, available }).since = now;
+        job.ending.get_or_insert(Ending { since: now, usage, left: usage, available }).since = now;
     }
 
     fn did_not_die(&mut self, now: Instant, id: JobId) {

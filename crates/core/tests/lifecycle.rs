@@ -60,6 +60,19 @@ fn a_run_that_ends_by_itself_does_not_wait_for_memory_that_stays_in_shm() {
 }
 
 #[test]
+fn a_killed_job_whose_memory_stays_in_shm_is_cleaned_up_soon_after_its_last_process() {
+    let mut world = World::new(Bytes::gib(32));
+    let job = world.add(run(CG2, Bytes::gib(8)), Kind::steady(Bytes::gib(6)).shm(90).ignores_term());
+    world.run_for(secs(10));
+    world.input(Input::Shutdown(Urgency::Now));
+    world.until(secs(20), "end", |e| matches!(e, Event::Ended { .. }));
+    let kill = world.story.did(|e| matches!(e, Effect::Kill(..)))[0];
+    let clean = world.story.did(|e| matches!(e, Effect::Clean(..)))[0];
+    assert!(clean.since(kill) < secs(2), "{:?}: {}", clean.since(kill), world.story);
+    assert_eq!(ends(&world, job), [(Cause::Requested, Exit::Signal(9))]);
+}
+
+#[test]
 fn leftovers_of_a_run_get_term_and_two_seconds() {
     let mut world = roomy();
     let kind = Kind::steady(Bytes::gib(1)).children(4).ignores_term().ends(secs(5), 0);

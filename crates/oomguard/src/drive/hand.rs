@@ -137,16 +137,16 @@ impl Hand {
     }
 
     /// What the kernel has done about the limit since this was last asked.
-    pub fn limit_event(&mut self) -> Option<LimitEvent> {
-        let leaf = self.leaf.as_mut()?;
-        let counters = leaf.events().ok()?;
+    pub fn limit_event(&mut self) -> Result<Option<LimitEvent>, Error> {
+        let Some(leaf) = self.leaf.as_mut() else { return Ok(None) };
+        let counters = leaf.events()?;
         let event = counters.since(&self.counters);
         // A limit is met before the kill is counted, and we may look in between: only a kill settles the account.
         self.counters = match event {
             Some(LimitEvent::KilledAtLimit | LimitEvent::KilledAbove) => counters,
             _ => Counters { high: counters.high, ..self.counters },
         };
-        event
+        Ok(event)
     }
 
     /// True once: when the main process has ended and no other is left. Reading it makes its descriptor quiet.

@@ -281,10 +281,20 @@ impl Guard {
 
     fn read_limit_events(&mut self, job: JobId) {
         let now = clock::now();
-        if let Some(event) = self.hands[job.index()].limit_event() {
-            // Who it was is asked when all is over: reading the log takes memory and time.
-            self.hands[job.index()].kernel_killed |= event != LimitEvent::Soft;
-            self.engine.handle(now, Input::Limit(job, event));
+        match self.hands[job.index()].limit_event() {
+            Ok(Some(event)) => {
+                // Who it was is asked when all is over: reading the log takes memory and time.
+                self.hands[job.index()].kernel_killed |= event != LimitEvent::Soft;
+                self.engine.handle(now, Input::Limit(job, event));
+            }
+            Ok(None) => {}
+            // The memory controller was taken away from under the job. What cannot be read stays ready for ever, and
+            // a guard that runs before everybody else would turn round in it until the machine stands still.
+            Err(error) => {
+                if self.poller.remove(LIMIT | u64::from(job.0)) {
+                    self.failed(job, "read-limit-events", Err(error));
+                }
+            }
         }
     }
 

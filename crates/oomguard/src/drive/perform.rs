@@ -191,7 +191,7 @@ impl Guard {
         }
     }
 
-    fn failed(&mut self, job: JobId, effect: &str, done: Result<(), Error>) {
+    pub(super) fn failed(&mut self, job: JobId, effect: &str, done: Result<(), Error>) {
         if let Err(error) = done {
             let (effect, error) = (effect.to_owned(), error.to_string());
             self.note(Notice::EffectFailed { job: Some(job), effect, error });

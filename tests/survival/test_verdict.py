@@ -1,0 +1,138 @@
+"""What the verdicts are made of: each word has facts that earn it, and the good run beside them earns none."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from image import cpio
+from scenarios import GUARDS, SCENARIOS, files
+from table import table
+from verdict import figures, judge
+
+LEAF = "/oomguard-test-survival/run-103"
+OWN_LIMIT = f"oom-kill:constraint=CONSTRAINT_MEMCG,nodemask=(null),oom_memcg={LEAF},task_memcg={LEAF},task=hog,pid=106"
+CEILING = OWN_LIMIT.replace(f"oom_memcg={LEAF}", "oom_memcg=/oomguard-test-survival")
+MACHINE = "oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),global_oom,task_memcg=/guard,task=hog,pid=103,uid=0"
+STRANGER = OWN_LIMIT.replace(f"oom_memcg={LEAF}", "oom_memcg=/people")
+
+
+def end(comm: str, ms: float = 1551.2, place: str = LEAF, signal: int = 9, code: int = 0) -> dict[str, Any]:
+    return {"ms": ms, "pid": 106, "signal": signal, "code": code, "comm": comm, "place": place}
+
+
+# As a guest said it: `run` at its limit.
+GOOD: dict[str, Any] = {
+    "total_kib": 996600, "first_kib": 887932, "least_kib": 286116, "least_ms": 1146.3, "back_kib": 833728,
+    "stopped_ms": 3058.1, "canary": {"alive": True, "widest_ms": 15.3, "before_ms": 10.7, "beats": 392},
+    "bystander_alive": None, "hogs_ever": 1, "hogs_left": 0, "witness_late_ms": 6.9,
+    "subject": {"alive": False, "ms": 1556.4, "signal": 0, "code": 137, "rss_kib": 7012, "locked_kib": 4572},
+    "ends_lost": 0, "ends": [end("oomguard", 41.3, "/guard", 0), end("hog"), end("oomguard", 1556.4, "/guard", 0, 137)],
+    "kernel_lost": 0, "kernel": [OWN_LIMIT], "dips": [],
+}  # fmt: skip
+
+
+def words(scenario: str = "spike", guard: str = "run", **changes: Any) -> set[str]:
+    """The words that the good run earns with these facts changed; `a__b` is `facts["a"]["b"]`."""
+    facts = copy.deepcopy(GOOD)
+    for key, value in changes.items():
+        outer, _, inner = key.partition("__")
+        if inner:
+            facts[outer][inner] = value
+        else:
+            facts[outer] = value
+    verdict, reasons = judge(facts, SCENARIOS[scenario], guard)
+    found = {reason.partition(":")[0] for reason in reasons}
+    assert verdict == "ok" if not found else verdict in found
+    return found
+
+
+def test_a_job_that_ends_at_its_own_limit_is_well() -> None:
+    assert words() == set()
+
+
+@pytest.mark.parametrize(
+    ("word", "changes"),
+    [
+        ("CANARY-DEAD", {"canary__alive": False}),
+        ("BYSTANDER-DEAD", {"bystander_alive": False}),
+        ("KERNEL-OOM", {"kernel": [MACHINE]}),
+        ("CEILING", {"kernel": [CEILING]}),
+        ("WRONG-VICTIM", {"kernel": [STRANGER]}),
+        ("WRONG-VICTIM", {"ends": [end("hog"), end("steady")]}),
+        ("GUARD-DEAD", {"subject__signal": 9}),
+        ("GUARD-DEAD", {"subject__code": 125}),
+        ("GUARD-DEAD", {"guard": "up"}),
+        ("MISSED", {"hogs_left": 1}),
+        ("MISSED", {"ends": []}),
+        ("TOO-MANY", {"ends": [end("hog"), end("hog", place=LEAF + "-2")]}),
+        ("NOT-BACK", {"back_kib": 300000}),
+        ("STALL", {"canary__widest_ms": 100.0}),
+        ("DISORDER", {"subject__code": 0}),
+        ("DISORDER", {"subject__ms": -1.0}),
+        ("DISORDER", {"hogs_ever": 0}),
+        ("DISORDER", {"kernel_lost": 1}),
+    ],
+)
+def test_what_must_not_happen_has_a_word(word: str, changes: dict[str, Any]) -> None:
+    assert words(**changes) == {word}
+
+
+def test_under_file_cache_pressure_any_end_is_a_false_kill() -> None:
+    assert words("page-cache") == {"FALSE-KILL"}
+    assert words("page-cache", ends=[], hogs_left=1, subject__alive=True, subject__code=143) == set()
+
+
+def test_a_guard_that_is_killed_on_purpose_leaves_the_ceiling_to_the_kernel() -> None:
+    assert words("guard-killed", "reserve", kernel=[CEILING], subject__signal=9) == set()
+    assert words("guard-killed", "reserve", kernel=[MACHINE], subject__signal=9) == {"KERNEL-OOM"}
+    assert words("guard-killed", "reserve", kernel=[CEILING]) == {"DISORDER"}
+    # Who takes over takes that over, too.
+    assert words("guard-replaced", "up", kernel=[CEILING], subject__signal=9) == {"CEILING"}
+
+
+def test_who_ends_after_the_witness_has_stopped_is_nobodys_victim() -> None:
+    late = end("steady", ms=GOOD["stopped_ms"] + 1)
+    assert words(ends=[*GOOD["ends"], late]) == set()
+
+
+def test_of_several_jobs_under_up_one_goes_and_the_others_stay() -> None:
+    one_gone = {"hogs_left": 2, "subject__alive": True, "subject__code": 0, "back_kib": 130000}
+    assert words("several", "up", **one_gone) == set()
+    assert words("several", "up", **one_gone, ends=[end("hog"), end("hog", place=LEAF + "-2")]) == {"TOO-MANY"}
+    assert words("several", "up", **one_gone, ends=[]) == {"MISSED"}
+
+
+def test_the_table_has_a_cell_for_every_result() -> None:
+    dip = {"from_ms": 10.0, "to_ms": 90.0, "least_ms": 15.0, "least_kib": 1024}
+    results = [
+        {"scenario": "spike", "guard": "run", "verdict": "ok"} | figures(GOOD),
+        {"scenario": "spike", "guard": "up", "verdict": "STALL"} | figures(GOOD | {"dips": [dip]}),
+        {"scenario": "leak", "guard": "up", "verdict": "SILENT"},
+    ]
+    assert table(results).splitlines()[2:] == ["| spike | ok 15/279/- | STALL 15/279/5 |", "| leak |  | SILENT |"]
+
+
+def test_every_cell_has_a_plan_without_holes() -> None:
+    for scenario in SCENARIOS.values():
+        for guard in scenario.guards:
+            assert guard in GUARDS
+            plan = files(scenario, guard)["plan"]
+            assert "{" not in plan
+            assert plan.count("\nat ") == len(scenario.acts)
+
+
+def test_the_archive_reads_back() -> None:
+    entries = {"a": (0o40755, b""), "a/b": (0o100644, b"text"), "a/c": (0o120777, b"/disk/bin/c")}
+    archive, at, read = cpio(entries), 0, {}
+    while True:
+        assert archive[at : at + 6] == b"070701"
+        field = [int(archive[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        name = archive[at + 110 : at + 110 + field[11] - 1].decode()
+        content = at + 110 + field[11] + -(at + 110 + field[11]) % 4
+        if name == "TRAILER!!!":
+            break
+        read[name] = (field[1], archive[content : content + field[6]])
+        at = content + field[6] + -(content + field[6]) % 4
+    assert read == entries
