@@ -14,8 +14,7 @@ ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
 
-.PHONY: demo test test-rust test-python test-ml check fmt generate bench bench-ml fuzz fuzz-short simulate clean
-.PHONY: demo test test-rust test-python test-ml survival check fmt generate bench bench-ml clean
+.PHONY: demo test test-rust test-python test-ml survival fuzz fuzz-short simulate check fmt generate bench bench-ml clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -40,8 +39,7 @@ test-rust:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test; fi
 
 test-python: $(VENV)/.installed
-	$(BIN)/python -m pytest python/tests -q -n 2 --ignore=python/tests/ml
-	$(BIN)/python -m pytest python/tests tests/survival -q
+	$(BIN)/python -m pytest python/tests tests/survival -q -n 2 --ignore=python/tests/ml
 
 # torch and the frameworks, apart from the rest.
 $(ML)/.installed: pyproject.toml Cargo.toml $(SOURCES)

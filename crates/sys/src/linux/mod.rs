@@ -6,10 +6,10 @@ pub mod cgroup;
 pub mod clock;
 pub mod error;
 pub mod footprint;
-pub mod held;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzz;
+pub mod held;
 pub mod kmsg;
 pub mod meminfo;
 pub mod oneself;
