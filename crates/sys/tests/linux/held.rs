@@ -7,6 +7,9 @@ use oomguard_sys::reaper::Reaper;
 #[test]
 fn it_dies_as_a_whole_and_its_number_is_not_enough() {
     let (one, other) = (shell("sleep 1000", None), shell("trap '' TERM; sleep 1000 & wait", None));
+    // It has a child once its trap is set.
+    let children = format!("/proc/{0}/task/{0}/children", other.0.pid());
+    until("the other to be deaf", || std::fs::read(&children).is_ok_and(|pids| !pids.is_empty()));
     let who = |child: &crate::support::Child| Who { pid: child.0.pid(), start: child.0.start_time() };
     let mut held = Held::new().unwrap();
     held.add(who(&one)).unwrap();
