@@ -13,6 +13,7 @@ pub mod error;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod notify;
+pub mod outcome;
 pub mod record;
 pub mod sink;
 pub mod state;

@@ -17,6 +17,7 @@ fn main() -> ExitCode {
     };
     let done = match cli.verb {
         Verb::Run(cli) => drive::run::run(cli),
+        Verb::Test(cli) => drive::test::test(&cli),
         Verb::Up(cli) => drive::up::up(cli),
         Verb::Watch(cli) => drive::watch::watch(cli),
         Verb::Install(cli) => drive::install::install(&cli),

@@ -11,6 +11,8 @@ use oomguard_core::watch::Shortage;
 use oomguard_core::{Bytes, Enforcement, Event, Instant, JobId, Reason};
 use serde::{Deserialize, Serialize};
 
+use crate::outcome::FileOutcome;
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -235,6 +237,72 @@ pub enum Notice {
         why: String,
         /// Without SIGTERM first.
         now: bool,
+    },
+    /// `test` knows which files there are.
+    SuiteFound {
+        /// pytest's root directory, or where the command runs.
+        rootdir: PathBuf,
+        /// How many files.
+        files: usize,
+        /// So many run at a time.
+        jobs: u16,
+        /// What one file may use; `None`: not limited.
+        limit: Option<Bytes>,
+        /// GPU memory in use, percent.
+        vram: Option<f64>,
+    },
+    /// How files are kept apart from each other.
+    Isolated {
+        /// `fork-collection`, `fork-imports`, `spawn`, `command`.
+        how: String,
+        /// Why not deeper, where it could have been.
+        why: Option<String>,
+        /// Modules that are imported once for all files.
+        preloaded: Vec<String>,
+        /// The interpreter's and pytest's versions, where they are known.
+        python: Option<String>,
+        /// See `python`.
+        pytest: Option<String>,
+    },
+    /// A test file runs.
+    FileStarted {
+        /// In which slot.
+        job: JobId,
+        /// Which.
+        path: String,
+        /// The how-manieth run of it.
+        attempt: u32,
+        /// What it may use.
+        limit: Option<Bytes>,
+        /// GPU memory in use, percent.
+        vram: Option<f64>,
+    },
+    /// A test file has ended.
+    FileEnded {
+        /// In which slot; `None`: it never had one.
+        job: Option<JobId>,
+        /// GPU memory in use, percent.
+        vram: Option<f64>,
+        /// Everything about it.
+        outcome: Box<FileOutcome>,
+    },
+    /// Files wait until memory has come back.
+    SuiteWaits {
+        /// RAM in use, percent.
+        ram: f64,
+        /// ... and what it must fall below.
+        target: u8,
+        /// For how long it is waited at most.
+        delay: Duration,
+    },
+    /// All files have ended.
+    SuiteEnded {
+        /// From the first start.
+        seconds: f64,
+        /// What `oomguard test` exits with.
+        exit_code: u8,
+        /// Why not all files were run, where they were not.
+        stopped: Option<String>,
     },
     /// Anything else worth a line.
     Note {

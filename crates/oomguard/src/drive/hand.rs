@@ -40,6 +40,12 @@ pub struct Hand {
     pub charged_peak: Bytes,
     /// What its members are known by where there is no cgroup: a variable of their environment and its value.
     pub mark: Option<(String, String)>,
+    /// What asks its main process to end.
+    pub stop_signal: Signal,
+    /// The end of its main process is told by who started it: no child of ours.
+    pub end_is_told: bool,
+    /// Shared memory that nobody has open goes with it, whatever ended it.
+    pub leaves_nothing: bool,
     /// The kernel has killed in it, and its log has not been asked yet whom.
     pub kernel_killed: bool,
     counters: Counters,
@@ -66,6 +72,9 @@ impl Hand {
             largest: None,
             charged_peak: Bytes::ZERO,
             mark: None,
+            stop_signal: Signal::TERM,
+            end_is_told: false,
+            leaves_nothing: false,
             kernel_killed: false,
             pids: Vec::with_capacity(256),
             counters: Counters::default(),

@@ -14,6 +14,7 @@ mod prepare;
 pub mod run;
 mod sensors;
 pub mod talk;
+pub mod test;
 pub mod up;
 pub mod watch;
 
@@ -43,7 +44,7 @@ pub use sensors::Sensors;
 /// descriptors and what has been told.
 pub trait Verb {
     /// Starts the job of this slot, inside `hand.leaf`.
-    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Process, SpawnError>;
+    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Begun, SpawnError>;
 
     /// A signal came for the guard.
     fn signal(&mut self, guard: &mut Guard, signal: Received);
@@ -58,10 +59,28 @@ pub trait Verb {
         let _ = guard;
     }
 
+    /// Nothing will be started any more, so that the guard may go once no slot does anything.
+    fn has_finished(&self) -> bool {
+        true
+    }
+
+    /// When the verb wants its turn, whatever the engine wants.
+    fn deadline(&self) -> Instant {
+        Instant::NEVER
+    }
+
     /// A record is being told. What the engine says is booked here before the sinks have it.
     fn told(&mut self, guard: &mut Guard, record: &Record) {
         let _ = (guard, record);
     }
+}
+
+/// What became of an order to start.
+pub enum Begun {
+    /// It runs.
+    Runs(Process),
+    /// Somebody else starts it; [`Guard::begun`] is called when that is done.
+    Later,
 }
 
 /// Jobs are the first that the kernel may kill, whatever the guard does.
@@ -141,9 +160,9 @@ impl Guard {
         })
     }
 
-    /// Guards until no slot will do anything any more.
+    /// Guards until no slot will do anything any more, and the verb starts nothing more.
     pub fn guard(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
-        while !self.turn(verb) {
+        while !(self.turn(verb) && verb.has_finished()) {
             self.wait(verb)?;
         }
         Ok(())
@@ -201,7 +220,7 @@ impl Guard {
 
     /// Sleeps until the engine wants to be called or something has happened, and takes in what has.
     fn wait(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
-        let deadline = self.engine.deadline();
+        let deadline = self.engine.deadline().min(verb.deadline());
         let ready = self.poller.wait(deadline).map_err(|e| Error::new(format!("could not wait: {e}")))?;
         let mut tokens = [0u64; 64];
         let count = ready.len().min(tokens.len());
@@ -269,7 +288,7 @@ impl Guard {
     }
 
     /// The main process of a job has ended. Whether its limit was the reason is asked first.
-    fn main_ended(&mut self, job: JobId, exit: Exit) {
+    pub(super) fn main_ended(&mut self, job: JobId, exit: Exit) {
         self.poller.remove(EXIT | u64::from(job.0));
         self.read_limit_events(job);
         let hand = &mut self.hands[job.index()];
@@ -318,7 +337,7 @@ impl Guard {
         let hand = &self.hands[job.index()];
         let number = u64::from(job.0);
         // SIGCHLD is for the orphans that come back to us.
-        if let Some(main) = hand.main.as_ref() {
+        if let Some(main) = hand.main.as_ref().filter(|_| !hand.end_is_told) {
             self.poller.add(main.fd(), Interest::Read, EXIT | number);
         }
         let Some(leaf) = &hand.leaf else { return };

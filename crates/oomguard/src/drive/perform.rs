@@ -10,7 +10,7 @@ use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::{clock, shm};
 
 use super::place::{GONE, open_parent};
-use super::{Guard, Hand, Verb};
+use super::{Begun, Guard, Hand, Verb};
 use crate::record::Notice;
 
 /// Smaller shared-memory files are left alone: they are no shortage, and the kernel's counts are not that exact.
@@ -61,7 +61,7 @@ impl Guard {
     }
 
     fn start(&mut self, job: JobId, verb: &mut impl Verb) {
-        let attempt = self.engine.view(job, clock::now()).map_or(1, |view| view.attempt.saturating_add(1));
+        let attempt = self.next_attempt(job);
         let hand = &mut self.hands[job.index()];
         hand.born = SystemTime::now();
         let mut leaf = hand.make_leaf(self.parent.as_ref());
@@ -69,12 +69,22 @@ impl Guard {
             leaf = self.hands[job.index()].make_leaf(self.parent.as_ref());
         }
         let hand = &mut self.hands[job.index()];
-        let started = match leaf {
+        let begun = match leaf {
             Ok(()) => verb.start(job, attempt, hand).map_err(|error| error.to_string()),
             Err(error) => Err(error.to_string()),
         };
-        match started {
+        match begun {
+            Ok(Begun::Runs(main)) => self.begun(job, Ok(main)),
+            Ok(Begun::Later) => {}
+            Err(error) => self.begun(job, Err(error)),
+        }
+    }
+
+    /// A job that was ordered runs, or could not be started.
+    pub(super) fn begun(&mut self, job: JobId, begun: Result<Process, String>) {
+        match begun {
             Ok(main) => {
+                let attempt = self.next_attempt(job);
                 if let Some(entry) = self.roster.get_mut(job) {
                     (entry.pid, entry.attempt, entry.usage) = (Some(main.pid()), attempt, None);
                 }
@@ -86,6 +96,10 @@ impl Guard {
                 self.engine.handle(clock::now(), Input::StartFailed(job));
             }
         }
+    }
+
+    fn next_attempt(&self, job: JobId) -> u32 {
+        self.engine.view(job, clock::now()).map_or(1, |view| view.attempt.saturating_add(1))
     }
 
     /// Somebody has removed the parent while no job was in it; whether there is one again.
@@ -115,7 +129,7 @@ impl Guard {
         let hand = &self.hands[job.index()];
         if let Some(main) = hand.main.as_ref().filter(|_| hand.has_main()) {
             // It may have ended this moment; its exit is on the way to us.
-            let _ = main.signal(Signal::TERM);
+            let _ = main.signal(hand.stop_signal);
         }
     }
 
@@ -176,7 +190,7 @@ impl Guard {
     /// Removes what a dead job left: its cgroup, and, if memory ended it, shared memory that nobody has open.
     fn clean(&mut self, job: JobId, cause: Cause) {
         self.unwatch(job);
-        if cause.is_memory() {
+        if cause.is_memory() || self.hands[job.index()].leaves_nothing {
             let (files, bytes) = remove_orphans(&self.hands[job.index()]);
             if files > 0 {
                 self.note(Notice::ShmRemoved { job: Some(job), files, bytes });

@@ -19,7 +19,7 @@ use oomguard_sys::spawn::{Session, Spawn, SpawnError};
 use oomguard_sys::wait::{Interest, Received};
 use oomguard_sys::{clock, oneself, page};
 
-use super::{Guard, Hand, JOB_OOM_SCORE, Place, Sensors, VERB_TOKENS, Verb, place, prepare, sensors};
+use super::{Begun, Guard, Hand, JOB_OOM_SCORE, Place, Sensors, VERB_TOKENS, Verb, place, prepare, sensors};
 use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
 use crate::notify::{Heard, Notify, Said};
@@ -226,7 +226,7 @@ struct Run<'a> {
 }
 
 impl Verb for Run<'_> {
-    fn start(&mut self, _: JobId, _: u32, hand: &mut Hand) -> Result<Process, SpawnError> {
+    fn start(&mut self, _: JobId, _: u32, hand: &mut Hand) -> Result<Begun, SpawnError> {
         // Whoever runs away from the tree carries this along; it is looked for only where no cgroup holds it.
         let mark = format!("{}-{:x}", std::process::id(), clock::now().0);
         hand.mark = Some((MARK.to_owned(), mark.clone()));
@@ -244,7 +244,7 @@ impl Verb for Run<'_> {
             argv: &self.cli.command,
             ..Spawn::default()
         };
-        spawn.start().inspect_err(|error| self.error = Some((code(error), error.to_string())))
+        spawn.start().map(Begun::Runs).inspect_err(|error| self.error = Some((code(error), error.to_string())))
     }
 
     /// The terminal's signals have reached the command already; those that were sent to us alone are passed on.

@@ -24,6 +24,11 @@ impl StateDir {
         if let Some(dir) = &config.state_dir {
             return dir.clone();
         }
+        StateDir::of(&config.base, config.path.as_ref().unwrap_or(&config.base), env)
+    }
+
+    /// Where the state of `subject` lies, named after `base`.
+    pub fn of(base: &Path, subject: &Path, env: &dyn Fn(&str) -> Option<String>) -> PathBuf {
         let set = |name: &str| env(name).filter(|value| Path::new(value).is_absolute()).map(PathBuf::from);
         let home = set("XDG_STATE_HOME")
             .or_else(|| set("LOCALAPPDATA"))
@@ -31,9 +36,8 @@ impl StateDir {
                 set("HOME").filter(|home| home != Path::new("/")).map(|home| home.join(".local/state"))
             })
             .unwrap_or_else(|| PathBuf::from("/var/lib"));
-        let subject = config.path.as_ref().unwrap_or(&config.base);
-        let subject = fs::canonicalize(subject).unwrap_or_else(|_| subject.clone());
-        home.join("oomguard").join(format!("{}-{}", readable(&config.base), key(&subject)))
+        let subject = fs::canonicalize(subject).unwrap_or_else(|_| subject.to_owned());
+        home.join("oomguard").join(format!("{}-{}", readable(base), key(&subject)))
     }
 
     /// Opens the directory, making it if need be.

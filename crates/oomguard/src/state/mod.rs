@@ -5,6 +5,7 @@
 
 mod deaths;
 mod directory;
+mod history;
 mod lock;
 mod runtime;
 mod snapshot;
@@ -13,6 +14,7 @@ mod write;
 
 pub use deaths::{Death, Deaths};
 pub use directory::StateDir;
+pub use history::{History, Past};
 pub use lock::{Guard, Lock};
 pub use runtime::Runtime;
 pub use snapshot::{Loaded, State, Worker};

@@ -56,6 +56,15 @@ impl Process {
         }
     }
 
+    /// A process whose pidfd somebody else has opened, its parent for one. It may have ended, and have been reaped,
+    /// already; then its start time is 0, which is nobody's.
+    pub fn held(pid: u32, fd: OwnedFd) -> Process {
+        let stat = Procfs::open(Path::new("/proc")).ok().and_then(|proc| proc.stat(pid));
+        // Only if it is there still was that its own line.
+        let start = stat.filter(|_| null_signal(&fd) != Err(Errno::SRCH)).map_or(0, |stat| stat.start);
+        Process { pid, start, fd }
+    }
+
     /// Opens the process that had this pid and start time, and refuses any other that has the pid now.
     pub fn adopt(pid: u32, start: u64) -> Result<Process> {
         let process = Process::open(pid)?;

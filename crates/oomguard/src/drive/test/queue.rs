@@ -1,0 +1,191 @@
+//! Which test file is next: as many together as memory has room for, one GPU file at a time, some alone.
+//!
+//! Decides on numbers that it is given. It reads nothing and starts nothing.
+
+use oomguard_core::Bytes;
+
+/// What a file asks of the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// Memory: the most that it used before, or its limit.
+    pub memory: Bytes,
+    /// Nothing else may run beside it.
+    pub alone: bool,
+    /// It uses a GPU.
+    pub gpu: bool,
+}
+
+/// A file that waits, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Waiting {
+    file: usize,
+    need: Need,
+}
+
+/// What is to be done now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Start this one.
+    Start(usize),
+    /// Somebody has to end first.
+    Wait,
+    /// Nothing waits any more.
+    Empty,
+}
+
+/// The files that wait, and what those that run need.
+#[derive(Debug, Default)]
+pub struct Queue {
+    waiting: Vec<Waiting>,
+    running: Vec<Waiting>,
+    /// GPU files may share a GPU.
+    packed: bool,
+}
+
+impl Queue {
+    /// With all files in the order in which they are to be tried; those that must be alone go last, so that the
+    /// others need not wait for an empty machine twice.
+    pub fn new(files: impl IntoIterator<Item = (usize, Need)>, packed: bool) -> Queue {
+        let all = files.into_iter().map(|(file, need)| Waiting { file, need });
+        let (alone, together): (Vec<_>, Vec<_>) = all.partition(|it| it.need.alone);
+        Queue { waiting: together.into_iter().chain(alone).collect(), running: Vec::new(), packed }
+    }
+
+    /// Runs this file once more, after all others and alone.
+    pub fn again(&mut self, file: usize, memory: Bytes, gpu: bool) {
+        self.waiting.push(Waiting { file, need: Need { memory, alone: true, gpu } });
+    }
+
+    /// The next file, taken out. `room` is what all files together may use: what is available, and what those that
+    /// run use already, less the reserve. Whoever does not fit is passed by, until nothing runs: then it is tried.
+    pub fn next(&mut self, room: Bytes) -> Next {
+        if self.waiting.is_empty() {
+            return Next::Empty;
+        }
+        if self.running.iter().any(|it| it.need.alone) {
+            return Next::Wait;
+        }
+        let taken = self.running.iter().map(|it| it.need.memory).fold(Bytes::ZERO, Bytes::plus);
+        let gpu = self.running.iter().any(|it| it.need.gpu) && !self.packed;
+        let idle = self.running.is_empty();
+        let fits = |it: &Waiting| match idle {
+            true => true,
+            false => !it.need.alone && !(it.need.gpu && gpu) && taken.plus(it.need.memory) <= room,
+        };
+        match self.waiting.iter().position(fits) {
+            Some(at) => {
+                let next = self.waiting.remove(at);
+                self.running.push(next);
+                Next::Start(next.file)
+            }
+            None => Next::Wait,
+        }
+    }
+
+    /// It has ended.
+    pub fn ended(&mut self, file: usize) {
+        self.running.retain(|it| it.file != file);
+    }
+
+    /// It was not started after all: it is the next again.
+    pub fn put_back(&mut self, file: usize) {
+        if let Some(at) = self.running.iter().position(|it| it.file == file) {
+            let back = self.running.swap_remove(at);
+            self.waiting.insert(0, back);
+        }
+    }
+
+    /// Nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Gives up what waits.
+    pub fn drain(&mut self) -> Vec<usize> {
+        self.waiting.drain(..).map(|it| it.file).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CPU: Need = Need { memory: Bytes::gib(2), alone: false, gpu: false };
+    const GPU: Need = Need { gpu: true, ..CPU };
+    const ALONE: Need = Need { alone: true, ..CPU };
+
+    fn queue(needs: &[Need]) -> Queue {
+        Queue::new(needs.iter().copied().enumerate(), false)
+    }
+
+    #[test]
+    fn as_many_run_together_as_memory_has_room_for() {
+        let mut queue = queue(&[CPU, CPU, CPU]);
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Start(0));
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Start(1));
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Wait);
+        queue.ended(0);
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Start(2));
+        queue.ended(1);
+        queue.ended(2);
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Empty);
+    }
+
+    #[test]
+    fn a_file_too_large_for_the_room_is_passed_by_and_runs_when_nothing_else_does() {
+        let large = Need { memory: Bytes::gib(9), ..CPU };
+        let mut queue = queue(&[CPU, large, CPU]);
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Start(0));
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Start(2));
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Wait);
+        queue.ended(0);
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Wait);
+        queue.ended(2);
+        assert_eq!(queue.next(Bytes::gib(5)), Next::Start(1));
+    }
+
+    #[test]
+    fn gpu_files_take_turns_and_let_others_run_beside_them() {
+        let mut queue = queue(&[GPU, GPU, CPU]);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(2));
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Wait);
+        queue.ended(0);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(1));
+    }
+
+    #[test]
+    fn packed_gpu_files_run_together() {
+        let mut queue = Queue::new([(0, GPU), (1, GPU)], true);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(1));
+    }
+
+    #[test]
+    fn a_file_that_must_be_alone_runs_last_and_alone() {
+        let mut queue = queue(&[ALONE, CPU]);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(1));
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Wait);
+        queue.ended(1);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
+        queue.again(1, Bytes::gib(1), false);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Wait);
+        queue.ended(0);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(1));
+    }
+
+    #[test]
+    fn what_was_put_back_comes_first() {
+        let mut queue = queue(&[CPU, CPU]);
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
+        queue.put_back(0);
+        assert!(queue.is_idle());
+        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
+        assert_eq!(queue.drain(), [1]);
+    }
+}
