@@ -16,6 +16,7 @@ pub mod notify;
 pub mod record;
 pub mod sink;
 pub mod state;
+pub mod suite;
 pub mod target;
 pub mod worker_log;
 
