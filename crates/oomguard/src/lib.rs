@@ -17,6 +17,7 @@ pub mod outcome;
 pub mod record;
 pub mod sink;
 pub mod state;
+pub mod suite;
 pub mod target;
 pub mod worker_log;
 

@@ -10,7 +10,7 @@ use oomguard_core::Bytes;
 use std::fs;
 
 use super::source::Source;
-use super::{Config, Overrides, parse};
+use super::{Config, Overrides, parse, test};
 use crate::error::Error;
 
 /// No real configuration comes near this.
@@ -119,12 +119,33 @@ fn unreadable(path: &Path, error: &io::Error) -> Error {
     Error::io("read", path, error).hint("`oomguard init` writes an example, `-c FILE` names another file")
 }
 
+/// `[test]` of the `explicit` file or of the one that is found.
+pub(super) fn test(explicit: Option<&Path>, cwd: &Path, total: Bytes) -> Result<test::Settings, Error> {
+    let path = match explicit {
+        Some(path) => Some(cwd.join(path)),
+        None => find(cwd)?,
+    };
+    let Some(path) = path else { return Ok(test::Settings::default()) };
+    let mut settings =
+        parsed(&path, cwd, |source, pyproject, base| test::parse(source, pyproject, base, total))?;
+    settings.path = Some(path);
+    Ok(settings)
+}
+
 fn from_file(path: &Path, cwd: &Path, total: Bytes) -> Result<Config, Error> {
-    let text = read(path)?;
-    let shown = path.strip_prefix(cwd).unwrap_or(path).display().to_string();
-    let base = path.parent().unwrap_or(cwd);
-    let pyproject = path.file_name().is_some_and(|name| name == "pyproject.toml");
-    let mut config = parse::parse(&Source { shown, text: &text }, pyproject, base, total)?;
+    let mut config =
+        parsed(path, cwd, |source, pyproject, base| parse::parse(source, pyproject, base, total))?;
     config.path = Some(path.to_owned());
     Ok(config)
+}
+
+fn parsed<T>(
+    path: &Path,
+    cwd: &Path,
+    parse: impl Fn(&Source<'_>, bool, &Path) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let text = read(path)?;
+    let shown = path.strip_prefix(cwd).unwrap_or(path).display().to_string();
+    let pyproject = path.file_name().is_some_and(|name| name == "pyproject.toml");
+    parse(&Source { shown, text: &text }, pyproject, path.parent().unwrap_or(cwd))
 }

@@ -11,6 +11,7 @@ mod overrides;
 mod parse;
 mod source;
 mod table;
+pub mod test;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

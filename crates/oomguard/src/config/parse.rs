@@ -67,17 +67,7 @@ pub(super) fn parse(
     base: &Path,
     total: Bytes,
 ) -> Result<Config, Error> {
-    let document = DeTable::parse(source.text).map_err(|error| {
-        let span = error.span().unwrap_or(0..0);
-        source.error(span, &format!("could not understand the file: {}", error.message()))
-    })?;
-    let mut document = document.into_inner();
-    let mut prefix = "";
-    if pyproject {
-        document = ours(document).unwrap_or_default();
-        prefix = "tool.oomguard.";
-    }
-    let mut top = Table::new(source, prefix.trim_end_matches('.').to_owned(), document);
+    let (mut top, prefix) = top(source, pyproject)?;
     let mut config = defaults(base, total);
     config.state_dir = top.text("state_dir")?.map(|dir| base.join(dir.get_ref()));
     config.cgroup_parent = top.text("cgroup_parent")?.map(|path| path.into_inner().into());
@@ -96,6 +86,21 @@ pub(super) fn parse(
     }
     top.finish()?;
     Ok(config)
+}
+
+/// Our part of the file: all of it, or `[tool.oomguard]`; and what stands before the names of its tables.
+pub(super) fn top<'s, 't>(
+    source: &'s Source<'t>,
+    pyproject: bool,
+) -> Result<(Table<'s, 't>, &'static str), Error> {
+    let document = DeTable::parse(source.text).map_err(|error| {
+        let span = error.span().unwrap_or(0..0);
+        source.error(span, &format!("could not understand the file: {}", error.message()))
+    })?;
+    let document = document.into_inner();
+    let (document, prefix) =
+        if pyproject { (ours(document).unwrap_or_default(), "tool.oomguard.") } else { (document, "") };
+    Ok((Table::new(source, prefix.trim_end_matches('.').to_owned(), document), prefix))
 }
 
 /// `[tool.oomguard]`, if there is one.
@@ -247,7 +252,7 @@ fn pool(
 }
 
 /// Names with texts; whole numbers and true or false are taken as they are written.
-fn env(table: Table<'_, '_>, source: &Source<'_>) -> Result<BTreeMap<String, String>, Error> {
+pub(super) fn env(table: Table<'_, '_>, source: &Source<'_>) -> Result<BTreeMap<String, String>, Error> {
     let mut env = BTreeMap::new();
     for (name, value) in table.rest() {
         let key = name.get_ref();
