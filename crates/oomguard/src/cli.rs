@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use oomguard_core::{Enforcement, OnLimit};
 
 use crate::amount::{Amount, duration, limit};
+use crate::config::test::{GpuFiles, Isolation, Jobs, RetryOn};
 use crate::target::Target;
 
 const STYLES: Styles = Styles::styled()
@@ -60,6 +61,9 @@ pub enum Verb {
     Restart(Restart),
     /// End a running `up` and its workers
     Stop(Stop),
+    /// End what a killed `test` has left (started by `test` itself)
+    #[command(hide = true)]
+    Keep(Keep),
 }
 
 /// Flags about the cgroup that jobs are put under.
@@ -160,51 +164,6 @@ pub struct Run {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
     pub command: Vec<OsString>,
-}
-
-/// How test files are kept apart.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Isolation {
-    /// fork from one prepared process where that is safe, else a fresh process
-    #[default]
-    Auto,
-    /// fork, or refuse to start
-    Fork,
-    /// a fresh process for each file
-    Spawn,
-}
-
-/// What a file is run again after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RetryOn {
-    /// tests failed
-    Failure,
-    /// the process died
-    Crash,
-    /// it took too long
-    Timeout,
-}
-
-/// How GPU files share a GPU.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GpuFiles {
-    /// one at a time
-    #[default]
-    Serial,
-    /// as many as the recorded VRAM has room for
-    Packed,
-}
-
-/// How many files run together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Jobs {
-    /// One a core.
-    Auto,
-    /// So many.
-    Count(u16),
 }
 
 fn jobs(text: &str) -> Result<Jobs, String> {
@@ -322,7 +281,7 @@ pub struct Test {
     /// Run a file again that did not pass, so often (one that memory killed is run once more in any case)
     #[arg(long, value_name = "N", help_heading = "Failures")]
     pub retries: Option<u32>,
-    /// ... after these [default: crash,timeout,failure]
+    /// ... after these [default: crash,timeout,failure; memory is run again once in any case]
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT", help_heading = "Failures")]
     pub retry_on: Vec<RetryOn>,
     /// Write JUnit's XML
@@ -531,6 +490,18 @@ pub struct Stop {
     /// Which `up`.
     #[command(flatten)]
     pub talk: Talk,
+}
+
+/// `oomguard keep`.
+#[derive(Debug, Args)]
+pub struct Keep {
+    /// Cgroups whose names begin so.
+    pub prefix: String,
+    /// The run's mark.
+    pub run: String,
+    /// Where they are.
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Verb::Status(cli) => drive::talk::status(&cli),
         Verb::Reload(cli) => drive::talk::reload(&cli),
         Verb::Restart(cli) => drive::talk::restart(&cli),
+        Verb::Keep(cli) => drive::test::keep(&cli),
         Verb::Stop(cli) => drive::talk::stop(&cli),
     };
     match done {

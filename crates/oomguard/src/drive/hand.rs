@@ -38,6 +38,8 @@ pub struct Hand {
     pub largest: Option<(u32, String, Bytes)>,
     /// The most that its cgroup was charged, read when it ended.
     pub charged_peak: Bytes,
+    /// Pages of files that were left in the charge then.
+    pub charged_cache: Bytes,
     /// What its members are known by where there is no cgroup: a variable of their environment and its value.
     pub mark: Option<(String, String)>,
     /// What asks its main process to end.
@@ -46,6 +48,8 @@ pub struct Hand {
     pub end_is_told: bool,
     /// Shared memory that nobody has open goes with it, whatever ended it.
     pub leaves_nothing: bool,
+    /// Who was still there when its main process had ended: pid and name; asked only where it is to leave nothing.
+    pub left: Vec<(u32, String)>,
     /// The kernel has killed in it, and its log has not been asked yet whom.
     pub kernel_killed: bool,
     counters: Counters,
@@ -71,10 +75,12 @@ impl Hand {
             born: SystemTime::UNIX_EPOCH,
             largest: None,
             charged_peak: Bytes::ZERO,
+            charged_cache: Bytes::ZERO,
             mark: None,
             stop_signal: Signal::TERM,
             end_is_told: false,
             leaves_nothing: false,
+            left: Vec::new(),
             kernel_killed: false,
             pids: Vec::with_capacity(256),
             counters: Counters::default(),
@@ -102,7 +108,8 @@ impl Hand {
             let _ = self.tree.as_mut().map(Tree::rescan);
         }
         self.charge = Charge::default();
-        (self.largest, self.charged_peak) = (None, Bytes::ZERO);
+        (self.largest, self.charged_peak, self.charged_cache) = (None, Bytes::ZERO, Bytes::ZERO);
+        self.left.clear();
         self.main = Some(main);
         (self.main_ended, self.killed, self.kernel_killed) = (false, false, false);
         self.populated = true;
@@ -125,6 +132,25 @@ impl Hand {
     /// The main process was reaped.
     pub fn main_has_ended(&mut self) {
         self.main_ended = true;
+    }
+
+    /// Notes who has outlived the main process.
+    pub fn see_who_is_left(&mut self) {
+        if !self.leaves_nothing {
+            return;
+        }
+        let main = self.main.as_ref().map(Process::pid);
+        self.pids.clear();
+        match (&self.leaf, &mut self.tree) {
+            (Some(leaf), _) => drop(leaf.pids(&mut self.pids)),
+            (None, Some(tree)) => {
+                let _ = tree.rescan();
+                self.pids.extend(tree.processes().map(Process::pid));
+            }
+            (None, None) => {}
+        }
+        let others = self.pids.iter().filter(|pid| Some(**pid) != main);
+        self.left = others.filter_map(|pid| Some((*pid, left_behind(*pid)?))).collect();
     }
 
     /// What the job uses; `None` where there is no job. Allocates nothing in a cgroup.
@@ -182,8 +208,11 @@ impl Hand {
         // The last process of a leaf has left it before its end is told to us.
         let empty = empty && self.main_ended;
         self.populated = !empty;
-        if let Some(peak) = self.leaf.as_ref().filter(|_| empty).and_then(|leaf| leaf.peak().known()) {
+        if let Some(leaf) = self.leaf.as_ref().filter(|_| empty)
+            && let Some(peak) = leaf.peak().known()
+        {
             self.charged_peak = peak;
+            self.charged_cache = leaf.cache().unwrap_or_default();
         }
         empty
     }
@@ -257,6 +286,17 @@ impl Hand {
         let killed = kmsg.and_then(|log| log.largest_killed_in(&self.name));
         self.largest = killed.map(|it| (it.pid, it.comm, it.rss)).or_else(|| self.largest.take());
     }
+}
+
+/// The name of a process that was left behind; `None` for one that only waits for its parent's end to end itself.
+fn left_behind(pid: u32) -> Option<String> {
+    let words = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let helper = |name: &[u8]| words.windows(name.len()).any(|part| part == name);
+    if helper(b"multiprocessing.resource_tracker") || helper(b"multiprocessing.forkserver") {
+        return None;
+    }
+    let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(name.trim_end().to_owned())
 }
 
 /// What a leaf uses, without file cache: the cache is dear to read (four times and more the charge) and changes

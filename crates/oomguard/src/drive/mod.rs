@@ -54,6 +54,11 @@ pub trait Verb {
         let _ = (guard, token);
     }
 
+    /// A turn of the loop begins.
+    fn turn(&mut self, guard: &mut Guard, now: Instant) {
+        let _ = (guard, now);
+    }
+
     /// The sensors have just been read.
     fn looked(&mut self, guard: &mut Guard) {
         let _ = guard;
@@ -171,6 +176,7 @@ impl Guard {
     /// Looks if that is due, acts, talks; whether all is over. Does not wait.
     pub fn turn(&mut self, verb: &mut impl Verb) -> bool {
         let now = clock::now();
+        verb.turn(self, now);
         if self.engine.next_look() <= now {
             self.look(now);
             verb.looked(self);
@@ -294,6 +300,7 @@ impl Guard {
         let hand = &mut self.hands[job.index()];
         if hand.has_main() {
             hand.main_has_ended();
+            hand.see_who_is_left();
             self.engine.handle(clock::now(), Input::Exited(job, exit));
         }
     }
@@ -346,6 +353,15 @@ impl Guard {
         }
         for (fd, interest) in leaf.event_fds().into_iter().flatten() {
             self.poller.add(fd, interest, LIMIT | number);
+        }
+    }
+
+    /// Whoever was to tell the end of this job's main process cannot any more: from now on it is our own to see.
+    pub(super) fn watch_end(&mut self, job: JobId) {
+        let hand = &mut self.hands[job.index()];
+        hand.end_is_told = false;
+        if let Some(main) = hand.main.as_ref().filter(|_| hand.has_main()) {
+            self.poller.add(main.fd(), Interest::Read, EXIT | u64::from(job.0));
         }
     }
 

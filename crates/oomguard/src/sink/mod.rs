@@ -9,6 +9,7 @@ pub mod jsonl;
 #[cfg(feature = "metrics")]
 pub mod metrics;
 pub mod report;
+pub mod suite;
 mod terminal;
 
 use std::cell::RefCell;

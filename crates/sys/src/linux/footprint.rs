@@ -44,6 +44,12 @@ pub fn resident() -> Result<Bytes> {
     Resident::open()?.read()
 }
 
+/// Bytes of another process that are in RAM, shared pages included; `None`: there is no such process.
+pub fn resident_of(pid: u32) -> Option<Bytes> {
+    let line = std::fs::read(format!("/proc/{pid}/statm")).ok()?;
+    procfs::resident(&line, rustix::param::page_size() as u64).map(Bytes)
+}
+
 /// The most that [`resident`] has been since the process began, or since [`forget_peak`].
 pub fn peak() -> Result<Bytes> {
     status(["VmHWM:"]).map(|[peak]| peak)

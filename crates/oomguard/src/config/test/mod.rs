@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use oomguard_core::Bytes;
 
 use crate::amount::Amount;
@@ -91,13 +92,13 @@ pub struct FileSettings {
 }
 
 /// How a test file gets a process of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Isolation {
-    /// As deep a fork as is safe, else a new process.
+    /// as deep a fork as is safe, else a new process
     Auto,
-    /// A fork, or nothing.
+    /// a fork, or nothing
     Fork,
-    /// A new process.
+    /// a new process
     Spawn,
 }
 
@@ -111,24 +112,24 @@ pub enum Jobs {
 }
 
 /// How a file can end that is worth another try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RetryOn {
-    /// It was ended because of memory.
+    /// it was ended because of memory
     Memory,
-    /// A signal, or an exit that is none of pytest's.
+    /// a signal, or an exit that is none of pytest's
     Crash,
-    /// It ran into its time limit.
+    /// it ran into its time limit
     Timeout,
-    /// A test failed.
+    /// a test failed
     Failure,
 }
 
 /// How files that use the GPU share it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum GpuFiles {
-    /// One at a time.
+    /// one at a time
     Serial,
-    /// Together, as long as what each used before fits.
+    /// together, as long as what each used before fits
     Packed,
 }
 

@@ -111,11 +111,6 @@ impl Beats {
         self.end
     }
 
-    /// How many tests have ended, of how many.
-    pub fn progress(&self) -> (usize, usize) {
-        (self.tests.len(), self.collected.len().max(self.tests.len()))
-    }
-
     /// All tests with everything that is known about them, given the text of the file. Where the process did not come
     /// to its end, the test at work was killed after `at_work` seconds and those after it were not run, because of
     /// `died`.
@@ -187,7 +182,6 @@ mod tests {
             beats.take(&[*byte]);
         }
         assert_eq!(beats.running(), Some("t.py::b"));
-        assert_eq!(beats.progress(), (1, 3));
         assert_eq!(beats.end(), None);
     }
 

@@ -87,22 +87,14 @@ impl Queue {
         self.running.retain(|it| it.file != file);
     }
 
-    /// It was not started after all: it is the next again.
-    pub fn put_back(&mut self, file: usize) {
-        if let Some(at) = self.running.iter().position(|it| it.file == file) {
-            let back = self.running.swap_remove(at);
-            self.waiting.insert(0, back);
-        }
-    }
-
     /// Nothing runs.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
 
-    /// How many wait.
-    pub fn len(&self) -> usize {
-        self.waiting.len()
+    /// Nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
     }
 
     /// Gives up what waits.
@@ -177,15 +169,5 @@ mod tests {
         assert_eq!(queue.next(Bytes::gib(50)), Next::Wait);
         queue.ended(0);
         assert_eq!(queue.next(Bytes::gib(50)), Next::Start(1));
-    }
-
-    #[test]
-    fn what_was_put_back_comes_first() {
-        let mut queue = queue(&[CPU, CPU]);
-        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
-        queue.put_back(0);
-        assert!(queue.is_idle());
-        assert_eq!(queue.next(Bytes::gib(50)), Next::Start(0));
-        assert_eq!(queue.drain(), [1]);
     }
 }

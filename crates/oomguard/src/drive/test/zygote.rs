@@ -25,6 +25,8 @@ use crate::error::Error;
 
 /// The variable that tells the zygote its socket's number.
 const VARIABLE: &str = "OOMGUARD_ZYGOTE_FD";
+/// It has nothing to do when it ends.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// The longest packet.
 const LONGEST: usize = 64 * 1024;
 /// Descriptors beside the joins: output, errors, heartbeat, details.
@@ -253,9 +255,14 @@ impl Zygote {
         }
     }
 
-    /// Its main process.
-    pub fn pid(&self) -> u32 {
-        self.process.pid()
+    /// Lets it go: it ends by itself when nobody speaks to it any more.
+    pub fn end(self) {
+        let Zygote { socket, process, .. } = self;
+        drop(socket);
+        if !process.wait_exit(PATIENCE).unwrap_or(false) {
+            let _ = process.signal(Signal::KILL);
+        }
+        let _ = oomguard_sys::wait::reap_one(process.pid());
     }
 
     /// Ends it at once, and what it has forked loses its parent only.

@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
 use oomguard_sys::clock;
-use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Received};
 
-use super::{Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
+use super::{Begun, Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
 use crate::cli;
 use crate::config::{self, Config, Overrides};
 use crate::control::Server;
@@ -214,8 +214,8 @@ impl Up {
 }
 
 impl Verb for Up {
-    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Process, SpawnError> {
-        self.start_worker(job, attempt, hand)
+    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Begun, SpawnError> {
+        self.start_worker(job, attempt, hand).map(Begun::Runs)
     }
 
     fn signal(&mut self, guard: &mut Guard, signal: Received) {

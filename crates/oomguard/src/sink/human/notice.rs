@@ -83,6 +83,28 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
             Tone::Warn.line(format!("🛑 Stopping all jobs ({why}); once more to kill them"))
         }
         Notice::GuardStopping { why, now: true } => Tone::Bad.line(format!("🛑 Killing all jobs ({why})")),
+        Notice::SuiteFound { rootdir, files, jobs, .. } => {
+            Tone::Plain.line(format!("🧪 {files} test files in {}, {jobs} at a time", rootdir.display()))
+        }
+        Notice::Isolated { how, why, .. } => {
+            let why = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+            Tone::Plain.line(format!("🧪 Files are kept apart by {how}{why}"))
+        }
+        Notice::FileStarted { path, attempt, .. } => {
+            let again = if *attempt > 1 { format!(" (run {attempt})") } else { String::new() };
+            Tone::Plain.line(format!("🧪 {path} starts{again}"))
+        }
+        Notice::FileEnded { outcome, .. } => {
+            let why = outcome.message.as_ref().map_or_else(String::new, |why| format!(": {why}"));
+            let tone = if outcome.verdict.is_good() { Tone::Good } else { Tone::Bad };
+            tone.line(format!("🧪 {} {}{why}", outcome.path, outcome.verdict.word()))
+        }
+        Notice::SuiteWaits { ram, target, delay } => Tone::Warn.line(format!(
+            "⏳ RAM {ram:.1}% used: waiting {delay:?} at most for it to fall below {target}%"
+        )),
+        Notice::SuiteEnded { seconds, exit_code, .. } => {
+            Tone::Plain.line(format!("🧪 All files have ended after {seconds:.1}s (exit code {exit_code})"))
+        }
         Notice::Note { text } => Tone::Plain.line(text.clone()),
     };
     vec![line]
