@@ -167,7 +167,7 @@ impl Guard {
 
     /// Guards until no slot will do anything any more, and the verb starts nothing more.
     pub fn guard(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
-        while !(self.turn(verb) && verb.has_finished()) {
+        while !((self.turn(verb) || self.engine.is_empty()) && verb.has_finished()) {
             self.wait(verb)?;
         }
         Ok(())

@@ -74,6 +74,8 @@ pub struct Runner {
     pub stopped: Option<String>,
     /// The exit code, where it is not what the files say.
     pub code: Option<u8>,
+    /// What pytest or Python wrote, where nothing could be run because of it.
+    pub refusal: Option<String>,
     /// The last outcome of every file that ended.
     pub outcomes: BTreeMap<usize, FileOutcome>,
     /// Somebody has pressed Ctrl-C.
@@ -102,6 +104,7 @@ impl Runner {
             again_at: Instant::NEVER,
             interrupts: 0,
             stopped: None,
+            refusal: None,
             code: None,
             outcomes: BTreeMap::new(),
             interrupted: false,
@@ -350,10 +353,14 @@ impl Runner {
             match said {
                 None => return,
                 Some(Said::Ready(ready)) => self.zygote_is_ready(guard, &ready),
-                Some(Said::Unusable { why, output }) => return self.without_zygote(guard, &why, &output),
+                Some(Said::Unusable { why, output, exit }) => {
+                    return self.without_zygote(guard, &why, &output, exit);
+                }
                 Some(Said::Gone) => {
                     let output = std::fs::read_to_string(self.dir.join("zygote.log")).unwrap_or_default();
-                    return self.without_zygote(guard, "the zygote has died", &output);
+                    // Python itself says why: a module is not there, a version is too old.
+                    let exit = matches!(self.nursery, Nursery::Starting(..)).then_some(FAILED);
+                    return self.without_zygote(guard, "the process that was to fork has died", &output, exit);
                 }
                 Some(Said::Forked(id, process)) => match self.job_of(id) {
                     Some(job) => guard.begun(job, Ok(process)),
@@ -433,18 +440,18 @@ impl Runner {
     }
 
     /// There is no zygote (any more). What it has forked is ours to watch now; the rest gets fresh processes.
-    fn without_zygote(&mut self, guard: &mut Guard, why: &str, output: &str) {
+    /// `exit`: a fresh process would end in the same way, with this code.
+    fn without_zygote(&mut self, guard: &mut Guard, why: &str, output: &str, exit: Option<u8>) {
         guard.poller.remove(ZYGOTE);
         let before = std::mem::replace(&mut self.nursery, Nursery::None);
         let began = matches!(before, Nursery::Ready(..));
         if let Nursery::Starting(zygote, _) | Nursery::Ready(zygote, _) = before {
             zygote.kill();
         }
-        let output = output.trim();
-        if !began && (self.plan.isolation == Isolation::Fork || is_wrong_use(output)) {
-            let code = if is_wrong_use(output) { 4 } else { FAILED };
-            let why = if output.is_empty() { why.to_owned() } else { format!("{why}\n{output}") };
-            return self.stop(guard, why, Some(code));
+        let demanded = Some(FAILED).filter(|_| self.plan.isolation == Isolation::Fork);
+        if let Some(code) = exit.or(demanded).filter(|_| !began) {
+            self.refusal = Some(output.trim().to_owned()).filter(|output| !output.is_empty());
+            return self.stop(guard, why.to_owned(), Some(code));
         }
         self.isolated(guard, "spawn", Some(why.to_owned()), &Ready::default());
         for index in 0..self.slots.len() {
@@ -631,7 +638,7 @@ impl Verb for Runner {
         if let Nursery::Starting(_, until) = &self.nursery
             && now >= *until
         {
-            self.without_zygote(guard, &format!("the zygote was not ready within {ZYGOTE_PATIENCE:?}"), "");
+            self.without_zygote(guard, &format!("it was not ready to fork within {ZYGOTE_PATIENCE:?}"), "", None);
         }
     }
 
@@ -711,11 +718,6 @@ fn not_run(case: &Case, why: &str) -> FileOutcome {
         log: None,
         tests: Vec::new(),
     }
-}
-
-/// pytest's own words for arguments or settings that it does not take; and Python's for a module that is not there.
-fn is_wrong_use(output: &str) -> bool {
-    output.contains("error: ") || output.contains("ERROR: ") || output.contains("No module named")
 }
 
 fn inherit(fd: &OwnedFd) -> std::io::Result<()> {

@@ -10,6 +10,9 @@ use oomguard_sys::process::Signal;
 
 use crate::outcome::Verdict;
 
+/// A forked child could not enter its cgroup or its limits, and has run nothing.
+const NOT_HELD: i32 = 125;
+
 /// What is known about an end.
 #[derive(Clone, Debug)]
 pub struct End<'a> {
@@ -41,6 +44,8 @@ impl End<'_> {
         let verdict = self.kind();
         let sentence = match verdict {
             Verdict::Passed | Verdict::NoTests | Verdict::NotRun => None,
+            // Its tests say why.
+            Verdict::Failed if self.pytest => None,
             _ => Some(self.sentence(verdict)),
         };
         (verdict, sentence)
@@ -56,6 +61,7 @@ impl End<'_> {
             Cause::Finished | Cause::Crash | Cause::Age => {}
         }
         match self.exit {
+            Exit::Code(NOT_HELD) if self.pytest && self.announced.is_none() => Verdict::StartFailed,
             Exit::Code(code) if !self.pytest => if code == 0 { Verdict::Passed } else { Verdict::Failed },
             // A test that ends the process with os._exit(0) has not passed.
             Exit::Code(0..=1) if self.announced.is_none() => Verdict::Crash,
@@ -100,12 +106,12 @@ impl End<'_> {
             Verdict::Interrupted => format!("interrupted{during}"),
             Verdict::Usage => "pytest refused its arguments (exit code 4)".to_owned(),
             Verdict::Internal => "pytest itself failed (exit code 3)".to_owned(),
-            Verdict::StartFailed => "it could not be started".to_owned(),
+            Verdict::StartFailed => "it could not be started within its limits; its log says why".to_owned(),
             _ if !self.pytest => match self.exit {
                 Exit::Code(code) => format!("exit code {code}"),
                 _ => "failed".to_owned(),
             },
-            _ => "tests failed".to_owned(),
+            _ => "failed".to_owned(),
         }
     }
 
@@ -212,7 +218,7 @@ mod tests {
         let (_, sentence) = end(Cause::Limit, Exit::Signal(9), None).verdict();
         assert_eq!(
             sentence.unwrap(),
-            "killed during t.py::a: it reached its limit of 8GiB (peak 8GiB)"
+            "killed during t.py::a: it reached its limit of 8 GiB (peak 8 GiB)"
         );
         let (_, sentence) = end(Cause::Crash, Exit::Signal(11), None).verdict();
         assert_eq!(sentence.unwrap(), "crashed with signal 11 (SIGSEGV) during t.py::a");

@@ -90,6 +90,8 @@ pub enum Said {
         why: String,
         /// What pytest wrote, if it was pytest that refused.
         output: String,
+        /// What pytest ended with, then.
+        exit: Option<u8>,
     },
     /// A child runs.
     Forked(u64, Process),
@@ -132,6 +134,8 @@ enum Packet {
         why: String,
         #[serde(default)]
         output: String,
+        #[serde(default)]
+        exitstatus: Option<u8>,
     },
     Forked {
         id: u64,
@@ -249,7 +253,7 @@ impl Zygote {
                 Ok(packet) => return Some(said(packet, pidfd)),
                 Err(error) => {
                     let why = format!("it said what nobody understands: {error}");
-                    return Some(Said::Unusable { why, output: String::new() });
+                    return Some(Said::Unusable { why, output: String::new(), exit: None });
                 }
             }
         }
@@ -281,7 +285,7 @@ impl AsFd for Zygote {
 fn said(packet: Packet, pidfd: Option<OwnedFd>) -> Said {
     match packet {
         Packet::Ready(ready) => Said::Ready(ready),
-        Packet::Unusable { why, output } => Said::Unusable { why, output },
+        Packet::Unusable { why, output, exitstatus } => Said::Unusable { why, output, exit: exitstatus },
         Packet::Forked { id, pid } => match pidfd {
             Some(pidfd) => Said::Forked(id, Process::held(pid, pidfd)),
             None => Said::Refused(id, "the zygote did not hand its process over".to_owned()),
