@@ -5,25 +5,34 @@
 //! runs, so what one adds or takes away (`collect_ignore`, `pytest_ignore_collect`, `pytest_collect_file`) is not
 //! known here. A file that a conftest takes away is listed, and pytest then finds no tests in it.
 
+mod argument;
+mod discover;
+mod iniconfig;
+mod options;
+mod pattern;
 mod preload;
+mod rootdir;
+mod scan;
+mod settings;
 mod shard;
 mod standard;
+mod visit;
+mod words;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use oomguard_core::Bytes;
+
+pub use discover::discover;
 pub use preload::preload;
 pub use shard::{shard, shard_by_name};
 
 use crate::error::Error;
 
-/// The files that pytest would collect from, each with what its text says about it. Reads every one of them once.
-///
-/// Exit codes of the errors are pytest's: 4 for a wrong argument or setting, 5 where there is no test file.
-pub fn discover(request: &Request) -> Result<Suite, Error> {
-    let _ = request;
-    Err(Error::new("discovery is not there yet"))
+/// A wrong argument or setting: pytest's exit code for those.
+fn usage(message: impl Into<String>) -> Error {
+    Error::new(message).code(4)
 }
 
 /// What to look for.
