@@ -14,7 +14,7 @@ use crate::amount::{self, Amount};
 use crate::notify::Said;
 use crate::record::Notice;
 use crate::state::{Death, Deaths, Loaded, Lock, StateDir};
-use crate::{config, control, notify};
+use crate::{config, control, notify, suite};
 
 /// A folder for this process's files, below the one for temporary files.
 pub fn folder() -> PathBuf {
@@ -38,6 +38,9 @@ pub fn config(bytes: &[u8]) {
             }
             Err(error) => assert!(error.message.contains(&format!("--> {name}:")), "{error}"),
         }
+        if let Err(error) = config::test::parse_text(text, name, Bytes::gib(32)) {
+            assert!(error.message.contains(&format!("--> {name}:")), "{error}");
+        }
     }
 }
 
@@ -53,6 +56,13 @@ pub fn amounts(bytes: &[u8]) {
     }
     if let Ok(time) = amount::duration(text) {
         assert!(time <= Duration::from_secs(366 * 86_400));
+    }
+}
+
+/// Test files, and what pytest is told about them.
+pub fn suite(bytes: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        suite::fuzz::text(text);
     }
 }
 
@@ -139,6 +149,7 @@ mod tests {
         each("config", |_, bytes| config(bytes));
         each("amounts", |_, bytes| amounts(bytes));
         each("notify", |_, bytes| notify(bytes));
+        each("suite", |_, bytes| suite(bytes));
         each("control", |_, bytes| control(bytes));
         each("state", state);
     }

@@ -255,7 +255,7 @@ impl<'s, 't> Table<'s, 't> {
             }
             other => {
                 let error = self.wrong_type(&Spanned::new(span, other), key, "a list of tables");
-                Err(error.hint(format!("write `[{name}]`", name = name)))
+                Err(error.hint(format!("write `{name}`")))
             }
         }
     }

@@ -7,6 +7,8 @@
 
 mod argument;
 mod discover;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod iniconfig;
 mod options;
 mod pattern;

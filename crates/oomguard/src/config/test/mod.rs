@@ -22,6 +22,13 @@ pub fn load(explicit: Option<&Path>, cwd: &Path, total: Bytes) -> Result<Setting
     super::load::test(explicit, cwd, total)
 }
 
+/// What `text` in a file of that name says, on a machine with this much memory.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn parse_text(text: &str, name: &str, total: Bytes) -> Result<Settings, Error> {
+    let source = super::source::Source { shown: name.to_owned(), text };
+    parse(&source, name == "pyproject.toml", Path::new("/nonexistent"), total)
+}
+
 /// What a file says about runs of tests. `None` everywhere: nothing was said.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {

@@ -58,7 +58,7 @@ fn overrides(
     prefix: &str,
     total: Bytes,
 ) -> Result<Vec<Override>, Error> {
-    let shown = format!("[{prefix}test.override]");
+    let shown = format!("[[{prefix}test.override]]");
     let mut overrides = Vec::new();
     for (place, mut table) in test.tables("override", &shown)? {
         let filter = table.text("filter")?;
@@ -73,7 +73,7 @@ fn overrides(
         };
         table.finish()?;
         let Some(filter) = filter else {
-            let error = source.error(place, &format!("`[{shown}]` has no `filter`"));
+            let error = source.error(place, &format!("`{shown}` has no `filter`"));
             return Err(error.hint("say which files are meant: `filter = \"tests/gpu/**\"`"));
         };
         let wrong = |error: glob::PatternError| {

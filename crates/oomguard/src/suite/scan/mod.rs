@@ -81,22 +81,19 @@ fn file(path: &Path, rootdir: &Path) -> Result<TestFile, Error> {
 pub(super) fn scan(text: &str) -> Result<Said, (usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let parsed = parse_unchecked(text, ParseOptions::from(Mode::Module));
-    let mut reader = Reader::new();
-    let mut said = Ok(Said::default());
-    if let (true, Some(module)) = (parsed.has_valid_syntax(), parsed.syntax().as_module()) {
+    let mut reader = Reader::default();
+    let valid = parsed.has_valid_syntax();
+    if let (true, Some(module)) = (valid, parsed.syntax().as_module()) {
         reader.visit_body(&module.body);
     }
-    let line =
-        |offset: u32| 1 + text.as_bytes().iter().take(offset as usize).filter(|byte| **byte == b'\n').count();
-    let deep = reader.too_deep();
-    if parsed.has_valid_syntax() && !deep {
-        said = reader.finish(&line);
-    }
-    if deep {
-        // Dropping a tree that is nested by the hundred thousand would overflow the stack. No Python compiles it either.
+    if !valid || reader.too_deep() {
+        // Dropping a tree that is nested by the ten thousand would overflow the stack; of one that was not walked through
+        // nobody knows how deep it is.
         std::mem::forget(parsed);
     }
-    said
+    reader.finish(&|offset| {
+        1 + text.as_bytes().iter().take(offset as usize).filter(|byte| **byte == b'\n').count()
+    })
 }
 
 #[cfg(test)]

@@ -9,8 +9,10 @@ use ruff_text_size::Ranged;
 use super::super::{Imports, Marks};
 use super::{Said, gpu, marks};
 
-/// CPython's own parser gives up earlier.
-const DEEPEST: u32 = 2000;
+/// What lies deeper is not looked at. Blocks and brackets cannot be nested as deeply in any Python; a sum of many parts can.
+const DEEPEST: u32 = 300;
+/// No name that we look for has as many parts.
+const LONGEST: usize = 16;
 
 /// What has been seen so far. Places are offsets in bytes.
 #[derive(Debug, Default)]
@@ -28,10 +30,6 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new() -> Reader {
-        Reader::default()
-    }
-
     /// Was a part of the tree left out?
     pub(super) fn too_deep(&self) -> bool {
         self.too_deep
@@ -55,7 +53,7 @@ impl Reader {
     fn dotted(&self, expr: &Expr) -> Option<String> {
         let mut parts = Vec::new();
         let mut expr = expr;
-        loop {
+        while parts.len() < LONGEST {
             match expr {
                 Expr::Attribute(attribute) => {
                     parts.push(attribute.attr.as_str());
@@ -70,6 +68,7 @@ impl Reader {
                 _ => return None,
             }
         }
+        None
     }
 
     fn imports(&mut self, name: &str, at: u32) {
@@ -141,12 +140,13 @@ impl Reader {
 
     /// One level down, unless that is too far.
     fn deeper(&mut self, walk: impl FnOnce(&mut Self)) {
-        self.too_deep |= self.depth >= DEEPEST;
-        if !self.too_deep {
-            self.depth += 1;
-            walk(self);
-            self.depth -= 1;
+        if self.depth >= DEEPEST {
+            self.too_deep = true;
+            return;
         }
+        self.depth += 1;
+        walk(self);
+        self.depth -= 1;
     }
 }
 

