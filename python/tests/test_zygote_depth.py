@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 import textwrap
 
 import pytest
 from absence import needs
+from inner_pytest import environment
 
 
 def why(started):
@@ -183,19 +183,19 @@ def test_packages_and_folders_of_the_same_names(inner, zygote):
 
 
 @pytest.fixture
-def installed(inner, monkeypatch):
-    """Writes modules that count as installed: a folder of the interpreter's, in an environment made for the test."""
+def installed(inner):
+    """Writes modules into a folder that counts as one of the interpreter's own; gives the environment for that."""
     folder = inner.folder / "env" / "site-packages"
     folder.mkdir(parents=True)
+    (folder / "sitecustomize.py").write_text(
+        f"import site\nfirst = site.getsitepackages\nsite.getsitepackages = lambda: [{str(folder)!r}, *first()]"
+    )
 
-    def write(**files):
+    def write(files):
         for name, text in files.items():
-            (folder / f"{name}.py").write_text(text)
-        # `site` takes this as the user's site-packages, which it adds at start.
-        return {
-            "PYTHONUSERBASE": str(inner.folder / "env"),
-            "PYTHONPATH": f"{pathlib.Path(__file__).parents[1]}:{folder}",
-        }
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_text(text)
+        return {"PYTHONPATH": f"{environment()['PYTHONPATH']}:{folder}"}
 
     return write
 
@@ -242,17 +242,14 @@ def test_torch_is_preloaded(inner, zygote):
 
 def test_a_preload_that_starts_a_thread_is_passed_over(inner, zygote, installed):
     env = installed(
-        good="",
-        threaded="import threading\nthreading.Thread(target=threading.Event().wait, daemon=True, name='pool').start()",
-        broken="raise RuntimeError('no device')",
-        hidden="import sys, types\nsys.modules['tensorflow'] = types.ModuleType('tensorflow')",
+        {
+            "good.py": "",
+            "threaded.py": "from threading import *\nThread(target=Event().wait, daemon=True, name='pool').start()",
+            "broken.py": "raise RuntimeError('no device')",
+            "hidden.py": "import sys, types\nsys.modules['tensorflow'] = types.ModuleType('tensorflow')",
+        }
     )
-    env["OOMGUARD_TEST_PURELIB"] = str(inner.folder / "env" / "site-packages")
     inner.write(test_a="import sys\ndef test_a(): assert 'threaded' not in sys.modules and 'good' in sys.modules")
-    (inner.folder / "env" / "site-packages" / "sitecustomize.py").write_text(
-        "import os, site\nfirst = site.getsitepackages\n"
-        "site.getsitepackages = lambda: [os.environ['OOMGUARD_TEST_PURELIB'], *first()]"
-    )
     started = zygote(preload=["threaded", "broken", "hidden", "good"], env=env)
     assert started.ready["depth"] == "collection"
     assert started.ready["preloaded"] == ["good"]
@@ -286,3 +283,61 @@ def test_no_warning_about_forks_is_seen(inner, zygote):
     assert child.code == 0, child
     assert "warnings summary" not in child.stdout, sys.version
     assert "DeprecationWarning" not in child.stdout + child.stderr
+
+
+PLUGIN = {
+    "plugged.py": "import sys\nloaded_by = sys._getframe(0)\ndef check(value): assert value == 2\n"
+    "def pytest_configure(config): sys.modules['plugged'].configured = True",
+    "plugged-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: plugged\nVersion: 1\n",
+    "plugged-1.dist-info/RECORD": "plugged.py,,\nplugged-1.dist-info/entry_points.txt,,\n",
+    "plugged-1.dist-info/entry_points.txt": "[pytest11]\nplugged = plugged\n",
+}
+
+
+@pytest.mark.parametrize("depth", ["collection", "imports"])
+def test_a_plugins_assertions_are_rewritten(inner, zygote, installed, depth):
+    env = installed(PLUGIN)
+    inner.write(test_a="import plugged\ndef test_a(): plugged.check(1)\ndef test_b(): assert plugged.configured")
+    started = zygote(preload=["plugged"], depth=depth, env=env)
+    assert started.ready["event"] == "ready", started.ready
+    child = started.run("test_a.py")
+    assert child.outcomes() == {"test_a.py::test_a": "failed", "test_a.py::test_b": "passed"}, child
+    assert child.details[0]["message"].startswith("assert 1 == 2")
+    assert "already imported" not in child.stdout
+
+
+def test_plugins_are_loaded_once_unless_that_starts_a_thread(inner, zygote, installed):
+    inner.write(test_a="import os, plugged\ndef test_a(): assert plugged.pid != os.getpid()")
+    env = installed({**PLUGIN, "plugged.py": "import os\npid = os.getpid()"})
+    started = zygote(depth="imports", env=env)
+    assert started.ready["passed_over"] == []
+    assert started.run("test_a.py").code == 0
+    blocked = zygote("-p", "no:plugged", depth="imports", env=env)
+    assert blocked.run("test_a.py").code == 1
+    text = (
+        "import os, threading\npid = os.getpid()\nthreading.Thread(target=threading.Event().wait, daemon=True).start()"
+    )
+    started = zygote(depth="imports", env=installed({**PLUGIN, "plugged.py": text}))
+    ((what, told),) = started.ready["passed_over"]
+    assert (what, told[:23]) == ("pytest's plugins", "a thread was started: `")
+    child = started.run("test_a.py")
+    assert (child.code, child.outcomes()) == (1, {"test_a.py::test_a": "failed"}), child
+
+
+@pytest.mark.parametrize("depth", ["collection", "imports"])
+def test_the_installed_package_is_its_own_plugin(inner, zygote, installed, depth):
+    """Its distribution registers ``oomguard.pytest``: nothing happens twice, and pytest has nothing to warn of."""
+    env = installed(
+        {
+            "oomguard-1.dist-info/METADATA": "Metadata-Version: 2.1\nName: oomguard\nVersion: 1\n",
+            "oomguard-1.dist-info/RECORD": "oomguard/__init__.py,,\n",
+            "oomguard-1.dist-info/entry_points.txt": "[pytest11]\noomguard = oomguard.pytest\n",
+        }
+    )
+    inner.write(test_a="def test_a(): pass")
+    started = zygote("-W", "error", depth=depth, env=env)
+    assert started.ready["event"] == "ready", started.ready
+    child = started.run("test_a.py")
+    assert child.code == 0, child
+    assert [one["event"] for one in child.events] == ["collected", "start", "finish", "end"]
+    assert "warning" not in child.stdout.replace(str(inner.folder), ""), child

@@ -85,6 +85,13 @@ class Zygote:
         for child in children:
             child.finish()
 
+    def wait_any(self, *children: Child) -> Child:
+        """Until one of them has ended; gives it."""
+        self._until(lambda: any(child.end is not None for child in children))
+        child = next(child for child in children if child.end is not None)
+        child.finish()
+        return child
+
     def run(self, *args: str, **more: Any) -> Child:
         """Forks and waits."""
         child = self.fork(*args, **more)

@@ -142,7 +142,7 @@ def _same(root: str, relative: str, path: str) -> bool:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().partition("\n")[0]
+    return text.strip().partition("\n")[0].rstrip()
 
 
 def _last_line(text: str) -> str:

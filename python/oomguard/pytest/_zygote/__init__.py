@@ -40,7 +40,8 @@ Depths, and what the children share with each other:
   settings, not its folders; log files that are open for writing. A file that an argument's folder contains is collected
   from that folder with everything else ignored, so ``collect_ignore`` and ``python_files`` count as they do for the
   whole folder.
-- ``imports``: the fork is before pytest reads a thing. Shared: pytest's own, standard library and third-party modules.
+- ``imports``: the fork is before pytest reads a thing. Shared: pytest's own, standard library and third-party modules,
+  installed plugins among them; nothing is configured yet.
 
 ``auto`` goes to ``imports`` where sharing would show: see :mod:`oomguard.pytest._zygote._depth`. What is never shared:
 output, capture's files, positions in files open for reading, random numbers (unless a conftest has set a seed, which

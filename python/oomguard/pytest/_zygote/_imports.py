@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 
 from oomguard.pytest import _heartbeat, _report_file
+from oomguard.pytest._zygote import _preload
 from oomguard.pytest._zygote._order import Hello, Order
 
 PLUGIN = ("-p", "oomguard.pytest._heartbeat")
@@ -17,11 +18,28 @@ PLUGIN = ("-p", "oomguard.pytest._heartbeat")
 
 def warm_up() -> None:
     """Runs pytest on an empty folder, without anybody's plugins or options: it imports its own modules. 30 ms."""
+    _main("-q", autoload=False)
+
+
+def load_plugins(args: list[str]) -> None:
+    """Has pytest load the installed plugins, as it does, and end at once: none of them is configured.
+
+    Those that ``args`` block stay out, and those whose code is the user's.
+    """
+    blocked = [args[at + 1] for at, one in enumerate(args[:-1]) if one == "-p" and args[at + 1].startswith("no:")]
+    blocked += [one[2:] for one in args if one.startswith("-pno:")]
+    blocked += [f"no:{name}" for name in _preload.users_plugins()]
+    _main("--version", "--version", *(text for one in blocked for text in ("-p", one)), autoload=True)
+
+
+def _main(*arguments: str, autoload: bool) -> None:
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
-        os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
         for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
             os.environ.pop(name, None)
-        pytest.main(["-q", "-c", os.devnull, "--rootdir", folder, "--noconftest", "-p", "no:cacheprovider", folder])
+        if not autoload:
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        plain = ("-c", os.devnull, "--rootdir", folder, "--noconftest", "-p", "no:cacheprovider", folder)
+        pytest.main([*arguments, *plain])
 
 
 def run(hello: Hello, order: Order) -> int:

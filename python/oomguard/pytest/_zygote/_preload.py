@@ -81,6 +81,16 @@ def with_plugins() -> frozenset[str]:
     return frozenset(names)
 
 
+def users_plugins() -> list[str]:
+    """Names of registered pytest plugins whose code is the user's: an editable install."""
+    found = []
+    for point in importlib.metadata.entry_points(group="pytest11"):
+        spec = importlib.util.find_spec(point.value.partition(":")[0].partition(".")[0])
+        if spec is not None and _origin.is_users(spec.origin):
+            found.append(point.name)
+    return found
+
+
 def _import(name: str) -> None:
     threads = len(os.listdir("/proc/self/task"))
     try:

@@ -29,6 +29,9 @@ from oomguard.pytest._zygote._output import Output
 NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """With this ``torch.cuda.is_available()`` asks the driver's library instead of making a context."""
 
+PLUGINS = "pytest's plugins"
+"""Stands among the modules that were passed over, if each child loads them itself."""
+
 
 def main() -> NoReturn:
     """The zygote. Ends with 0 when the socket does, with 1 if it is of no use."""
@@ -102,7 +105,12 @@ class Zygote:
 
     def _imports(self) -> NoReturn:
         _imports.warm_up()
-        why = _depth.unsafe()
+        plugins = PLUGINS not in dict(self._attempt.passed_over)
+        if plugins:
+            _imports.load_plugins(self._hello.args)
+        why = _depth.unsafe() or self._output.look().why_not
+        if why is not None and plugins:
+            self._again(passed_over=[*self._attempt.passed_over, (PLUGINS, why)])
         if why is not None:
             _give_up(self._channel, why, output=self._output.text())
         order = self._serve(lambda order: None, plugins_too=False, rootdir=None)
