@@ -295,6 +295,35 @@ def test_a():
         assert not any(other * 50 in child.stdout for other in others)
 
 
+@pytest.mark.parametrize("capture", ["-s", "--capture=sys", "--capture=tee-sys", "--capture=fd"])
+def test_every_way_of_capturing(inner, zygote, depth, capture):
+    inner.write(
+        conftest="print('FROM CONFTEST')",
+        test_a="""
+import ctypes, os, sys
+def test_a(capfd):
+    print("captured")
+    assert capfd.readouterr().out == "captured\\n"
+def test_b():
+    print("printed")
+    print("erred", file=sys.stderr)
+    os.write(1, b"written\\n")
+    assert 0
+def test_c(capfd):
+    with capfd.disabled(): ctypes.CDLL(None).printf(b"by C\\n")
+""",
+    )
+    started = zygote(capture, depth=depth)
+    child = started.run("test_a.py")
+    assert child.outcomes() == {
+        f"test_a.py::test_{name}": word for name, word in zip("abc", ("passed", "failed", "passed"), strict=True)
+    }
+    for word in ("printed", "written"):
+        assert word in child.stdout
+    assert "erred" in child.stdout + child.stderr
+    assert child.stdout.count("by C") == 1, "the C library's buffer is written when the process ends"
+
+
 def test_random_numbers_differ(inner, ready):
     needs("numpy")
     inner.write(

@@ -168,6 +168,14 @@ def test_ignored_files_are_ignored_as_for_the_whole_folder(inner, zygote):
     assert [named.run(name).code for name in ("test_a.py", "other.py")] == [1, 1], "as pytest, if they are named"
 
 
+def test_a_conftest_that_changes_the_folder(inner, zygote):
+    inner.write(conftest="import os\nos.chdir('/')", test_a="import os\ndef test_a(): assert os.getcwd() == '/'")
+    started = zygote()
+    assert started.ready["depth"] == "collection"
+    for name in ("test_a.py", "./test_a.py", str(inner.folder / "test_a.py"), "test_a.py::test_a"):
+        assert started.run(name).outcomes() == {"test_a.py::test_a": "passed"}
+
+
 def test_packages_and_folders_of_the_same_names(inner, zygote):
     for folder in ("one", "two"):
         (inner.folder / "tests" / folder).mkdir(parents=True)

@@ -22,8 +22,15 @@ FAILED = 125
 """Exit code of a child that could not become what was ordered."""
 
 
+def fail(order: Order, why: str) -> NoReturn:
+    """Exits with 125, and says why on the child's stderr."""
+    with contextlib.suppress(OSError):
+        os.write(order.stderr, f"oomguard: the test file was not started: {why}\n".encode())
+    os._exit(FAILED)
+
+
 def confine(order: Order, zygote: int) -> None:
-    """Enters session, cgroups and limits, before anything else allocates. Exits with 125 where that fails."""
+    """Enters session, cgroups and limits, before anything else allocates; fails where one of them cannot be entered."""
     step = "setsid"
     try:
         os.setsid()
@@ -39,9 +46,7 @@ def confine(order: Order, zygote: int) -> None:
             step = "RLIMIT_DATA"
             resource.setrlimit(resource.RLIMIT_DATA, (order.rlimit_data, order.rlimit_data))
     except (OSError, ValueError) as error:
-        with contextlib.suppress(OSError):
-            os.write(order.stderr, f"oomguard: the test file was not started: {step}: {error}\n".encode())
-        os._exit(FAILED)
+        fail(order, f"{step}: {error}")
 
 
 def apply(env: dict[str, str | None]) -> None:
@@ -95,7 +100,8 @@ class Handlers:
     def child(self) -> None:
         """After a fork: SIGINT raises KeyboardInterrupt unless somebody has set something else."""
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # A handler that C code has installed is not known by name, and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class Garbage:

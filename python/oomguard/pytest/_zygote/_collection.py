@@ -40,7 +40,7 @@ class Deep:
         self._pipe.open(order.heartbeat)
         self._report.open(order.report)
         config = session.config
-        self._only = Only.of(order.args, config.args)
+        self._only = Only.of(order.args, config.args, config.invocation_params.dir)
         if self._only is None:
             config.args = order.args
         _begin_anew(session)
@@ -62,14 +62,12 @@ class Only:
         self._way = {file, *file.parents}
 
     @classmethod
-    def of(cls, wanted: Sequence[str], folders: Sequence[str]) -> Only | None:
+    def of(cls, wanted: Sequence[str], folders: Sequence[str], start: Path) -> Only | None:
         """``None`` if that is not what is asked for: then the arguments are taken as they are."""
         if len(wanted) != 1:
             return None
-        file = Path(os.path.abspath(wanted[0]))
-        if not file.is_file() or not any(Path(os.path.abspath(folder)) in file.parents for folder in folders):
-            return None
-        return cls(file)
+        file, *above = (Path(os.path.normpath(start / one)) for one in (wanted[0], *folders))
+        return cls(file) if file.is_file() and any(folder in file.parents for folder in above) else None
 
     def has(self, path: Path) -> bool:
         """Whether the file is this, or in this."""

@@ -12,7 +12,16 @@ import os
 import stat
 import sys
 import tempfile
+from collections.abc import Callable
 from typing import NamedTuple
+
+_fflush: Callable[..., int] | None
+try:
+    import ctypes
+
+    _fflush = ctypes.CDLL(None).fflush
+except (ImportError, OSError, AttributeError):
+    _fflush = None
 
 COPY = 1 << 20
 HARMLESS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/", "/dev/ptmx")
@@ -97,13 +106,15 @@ class Output:
 
 
 def flush() -> None:
-    """What was printed must not be printed again by a child."""
+    """Python's streams and the C library's: what was printed must neither be lost nor printed again by a child."""
     for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         try:
             if stream is not None:
                 stream.flush()
         except (OSError, ValueError):
             continue
+    if _fflush is not None:
+        _fflush(None)
 
 
 def _fresh(fd: int) -> int:

@@ -61,7 +61,10 @@ class Server:
         handlers, garbage = _child.Handlers(), _child.Garbage()
         order = self._until_a_child()
         # This is the child, confined already.
-        self._output.replace(shared, order.stdout, order.stderr)
+        try:
+            self._output.replace(shared, order.stdout, order.stderr)
+        except OSError as error:
+            _child.fail(order, f"a descriptor of its own: {error}")
         for fd in (*order.joins, order.stdout, order.stderr, *(child.pidfd for child in self._children.values())):
             os.close(fd)
         self._channel.close()
