@@ -3,6 +3,8 @@
 ``check()`` in a training loop costs an atomic load. Under ``oomguard up`` or ``oomguard run`` it does what the guard
 asks; without a guard a native thread watches the machine's available memory. ``oomguard.optuna`` holds what Optuna
 workers need. ``python -m oomguard`` says what it sees on this machine.
+
+PYTEST_DONT_REWRITE: a process that forks test processes has imported this before pytest does.
 """
 
 from __future__ import annotations

@@ -136,3 +136,20 @@ def inner(tmp_path: pathlib.Path) -> object:
     from inner_pytest import Inner
 
     return Inner(tmp_path)
+
+
+@pytest.fixture
+def zygote(inner: object) -> Iterator[Callable[..., object]]:
+    """Starts zygotes of test processes in the inner pytest's folder, and ends them."""
+    from inner_pytest import environment
+    from zygote_runner import Zygote
+
+    started = []
+
+    def start(*arguments: str, env: dict[str, str] | None = None, **hello: object) -> object:
+        started.append(Zygote(inner.folder, environment(**(env or {})), *arguments, **hello))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.close()

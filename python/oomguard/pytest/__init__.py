@@ -1,8 +1,8 @@
 """The pytest plugin: what each test does to memory, and a limit that a test may carry. pytest 7.0 to 9.x, pluggy 1.2.
 
 Off unless asked. This module only declares options and the mark; what measures is imported and registered when an
-option, an ini value, ``OOMGUARD_TEST_FD`` or a collected mark asks for it. Alone it adds one look at each collected
-item, and no hook that runs during a test.
+option, an ini value, ``OOMGUARD_TEST_FD``, ``OOMGUARD_TEST_REPORT`` or a collected mark asks for it. Alone it adds one
+look at each collected item, and no hook that runs during a test.
 
 ``-p no:oomguard`` keeps it out. See :mod:`oomguard.pytest._measure` for what is measured and when.
 """
@@ -49,7 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.UsageError: An option or an ini value has no meaning.
     """
     config.addinivalue_line("markers", MARK_LINE)
-    if os.environ.get("OOMGUARD_TEST_FD") or "oomguard_heartbeat" in getattr(config, "workerinput", ()):
+    wanted = os.environ.get("OOMGUARD_TEST_FD") or os.environ.get("OOMGUARD_TEST_REPORT")
+    if wanted or "oomguard_heartbeat" in getattr(config, "workerinput", ()):
         from oomguard.pytest import _heartbeat
 
         _heartbeat.pytest_configure(config)

@@ -19,6 +19,10 @@ Writing never blocks and never raises. A line that finds the pipe full is droppe
 the reader is gone nothing is written any more. The descriptor is not inherited: it is closed on exec, closed in forked
 children, and the variable is removed. Under pytest-xdist only the controller writes. New events and fields may be added
 under the same ``v``; readers pass over what they do not know.
+
+``OOMGUARD_TEST_REPORT``, a file for the details of failures, is taken here too: :mod:`oomguard.pytest._report_file`.
+
+PYTEST_DONT_REWRITE: a process that forks test processes has imported this before pytest does.
 """
 
 from __future__ import annotations
@@ -32,7 +36,7 @@ from typing import Any
 
 import pytest
 
-from oomguard.pytest import _start
+from oomguard.pytest import _last_failed, _report_file, _start
 from oomguard.pytest._outcome import Outcome
 
 NAME = "oomguard-heartbeat"
@@ -44,36 +48,47 @@ ROOM = 1 << 20
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Takes the descriptor, if there is one; in a worker of pytest-xdist measures, if the controller has one."""
-    given = os.environ.pop(VARIABLE, None)
+    """Takes the descriptors, if there are any; in a worker of pytest-xdist measures, if the controller has a pipe."""
+    given, report = os.environ.pop(VARIABLE, None), os.environ.pop(_report_file.VARIABLE, None)
     if _start.is_worker(config):
         if wanted_by_controller(config):
             _start.measure(config, "never")
         return
-    if not given:
-        return
+    pipe, file = Pipe(), _report_file.File()
+    if given and _opened(config, pipe, VARIABLE, given):
+        config.pluginmanager.register(Heartbeat(config, pipe), NAME)
+    if report and _opened(config, file, _report_file.VARIABLE, report):
+        _report_file.register(config, file)
+        _last_failed.register(config)
+
+
+def _opened(config: pytest.Config, to: Pipe | _report_file.File, variable: str, given: str) -> bool:
+    """Whether the variable holds what it should; warns otherwise."""
     try:
-        pipe = Pipe(int(given))
+        to.open(int(given))
     except (ValueError, OverflowError, OSError) as error:
-        config.issue_config_time_warning(pytest.PytestConfigWarning(f"{VARIABLE}=`{given}`: {error}"), stacklevel=2)
-        return
-    config.pluginmanager.register(Heartbeat(config, pipe), NAME)
+        config.issue_config_time_warning(pytest.PytestConfigWarning(f"{variable}=`{given}`: {error}"), stacklevel=3)
+        return False
+    return True
 
 
 class Pipe:
-    """The writing end. Counts what it drops.
+    """The writing end. Counts what it drops; everything is dropped before it is opened."""
 
-    Raises:
-        OSError: The descriptor is not open.
-        ValueError: It is neither a pipe nor a socket: the number has come to mean something else.
-    """
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self.dropped = 0
 
-    def __init__(self, fd: int) -> None:
+    def open(self, fd: int) -> None:
+        """
+        Raises:
+            OSError: The descriptor is not open.
+            ValueError: It is neither a pipe nor a socket: the number has come to mean something else.
+        """
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
             raise ValueError("it is neither a pipe nor a socket")
-        self._fd: int | None = fd
-        self.dropped = 0
+        self._fd = fd
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):

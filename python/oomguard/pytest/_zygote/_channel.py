@@ -1,0 +1,81 @@
+"""The socket between runner and zygote: one JSON object a packet, with descriptors. Blocks; raises nothing the other
+end's death could cause: that is the end of file, and a packet to nobody is dropped."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import socket
+from typing import Any
+
+VARIABLE = "OOMGUARD_ZYGOTE_FD"
+LONGEST = 1 << 16
+"""Bytes of a packet."""
+MOST_FDS = 253
+"""The kernel's own bound for one packet."""
+
+
+class Channel:
+    """The zygote's end.
+
+    Raises:
+        OSError: ``fd`` is not a socket.
+    """
+
+    def __init__(self, fd: int) -> None:
+        os.set_inheritable(fd, False)
+        self._socket = socket.socket(fileno=fd)
+        self._socket.setblocking(True)
+
+    def fileno(self) -> int:
+        """For poll."""
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next packet and its descriptors, none of them inheritable; ``None`` at the end. Waits.
+
+        Raises:
+            ValueError: The packet is not a JSON object; its descriptors are closed.
+        """
+        try:
+            raw, ancillary, _, _ = self._socket.recvmsg(
+                LONGEST, socket.CMSG_SPACE(MOST_FDS * array.array("i").itemsize), socket.MSG_CMSG_CLOEXEC
+            )
+        except OSError:
+            return None
+        fds = array.array("i")
+        for level, kind, data in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        if not raw:
+            return None
+        try:
+            packet = json.loads(raw)
+            if not isinstance(packet, dict):
+                raise ValueError("a packet is one JSON object")
+        except ValueError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return packet, list(fds)
+
+    def send(self, event: str, *fds: int, **fields: object) -> None:
+        """Tells the runner. A text ``output`` that would not fit loses its beginning."""
+        raw = _encoded(event, fields)
+        while len(raw) > LONGEST and fields.get("output"):
+            output = str(fields["output"])
+            fields["output"] = output[len(output) - len(output) * 3 // 4 :] if len(output) > 16 else ""
+            raw = _encoded(event, fields)
+        try:
+            socket.send_fds(self._socket, [raw], list(fds))
+        except OSError:
+            pass  # the next `receive` finds the end
+
+    def close(self) -> None:
+        """In a child: the socket is the zygote's."""
+        self._socket.close()
+
+
+def _encoded(event: str, fields: dict[str, object]) -> bytes:
+    return json.dumps({"event": event, **fields}, separators=(",", ":")).encode()

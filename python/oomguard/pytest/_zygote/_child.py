@@ -1,0 +1,120 @@
+"""A child's first steps, from the fork until pytest goes on; and its last, from pytest's exit code to the process's."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import os
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from oomguard.pytest._zygote import _death
+from oomguard.pytest._zygote._order import Order
+from oomguard.pytest._zygote._output import flush
+
+FAILED = 125
+"""Exit code of a child that could not become what was ordered."""
+
+
+def fail(order: Order, why: str) -> NoReturn:
+    """Exits with 125, and says why on the child's stderr."""
+    with contextlib.suppress(OSError):
+        os.write(order.stderr, f"oomguard: the test file was not started: {why}\n".encode())
+    os._exit(FAILED)
+
+
+def confine(order: Order, zygote: int) -> None:
+    """Enters session, cgroups and limits, before anything else allocates; fails where one of them cannot be entered."""
+    step = "setsid"
+    try:
+        os.setsid()
+        for join in order.joins:
+            step = f"joining the cgroup `{os.path.dirname(os.readlink(f'/proc/self/fd/{join}'))}`"
+            os.write(join, b"0")
+        _death.kill_me_after(zygote)
+        if order.oom_score_adj is not None:
+            step = "oom_score_adj"
+            with open("/proc/self/oom_score_adj", "w") as file:
+                file.write(str(order.oom_score_adj))
+        if order.rlimit_data is not None:
+            step = "RLIMIT_DATA"
+            resource.setrlimit(resource.RLIMIT_DATA, (order.rlimit_data, order.rlimit_data))
+    except (OSError, ValueError) as error:
+        fail(order, f"{step}: {error}")
+
+
+def apply(env: dict[str, str | None]) -> None:
+    """Changes the environment."""
+    for name, value in env.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def exit_code(run: Callable[[], int]) -> int:
+    """What an interpreter that ends with ``sys.exit(run())`` would exit with; tracebacks go to stderr."""
+    try:
+        return int(run())
+    except SystemExit as error:
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0
+        print(error.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    return 1
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process as an interpreter does, except that memory is left to the kernel.
+
+    Threads are waited for, what is registered with ``atexit`` runs, streams are flushed. Taking modules apart would
+    cost as much again as a small test file, most of it copying pages that are about to be thrown away.
+    """
+    try:
+        # What multiprocessing's forked children do; there is no public way to say so.
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+    except BaseException:
+        traceback.print_exc()
+    flush()
+    os._exit(code & 0xFF)
+
+
+class Handlers:
+    """What signals do. The zygote's own needs come first while it serves; a child gets back what pytest had."""
+
+    OURS = ((signal.SIGINT, signal.SIG_IGN), (signal.SIGTERM, signal.SIG_DFL), (signal.SIGCHLD, signal.SIG_DFL))
+
+    def __init__(self) -> None:
+        self._before = {number: signal.getsignal(number) for number, _ in self.OURS}
+        for number, handler in self.OURS:
+            signal.signal(number, handler)
+
+    def child(self) -> None:
+        """After a fork: SIGINT raises KeyboardInterrupt unless somebody has set something else."""
+        for number, handler in self._before.items():
+            # A handler that C code has installed is not known by name, and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+class Garbage:
+    """While this is held nothing is collected, and what there is now stays where it is: a collection in a child would
+    write to every page it looks at."""
+
+    def __init__(self) -> None:
+        self._enabled = gc.isenabled()
+        gc.collect()
+        gc.disable()
+        gc.freeze()
+
+    def child(self) -> None:
+        """After a fork."""
+        if self._enabled:
+            gc.enable()

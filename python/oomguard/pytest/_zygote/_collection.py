@@ -1,0 +1,91 @@
+"""Depth ``collection``: one long pytest session, in whose ``pytest_collection`` children are forked; each goes on with
+its file. Uses public hooks and attributes only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oomguard.pytest import _heartbeat, _last_failed, _report_file
+from oomguard.pytest._zygote._order import Order
+
+Serve = Callable[[pytest.Config], Order]
+"""Looks whether this depth is right, then waits for orders. Returns in children only."""
+
+
+class Deep:
+    """The plugin that is registered in the session. ``order`` is set in children."""
+
+    def __init__(self, serve: Serve) -> None:
+        self._serve = serve
+        self._only: Only | None = None
+        self._pipe = _heartbeat.Pipe()
+        self._report = _report_file.File()
+        self.order: Order | None = None
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """What each child will need is registered once."""
+        config.pluginmanager.register(_heartbeat.Heartbeat(config, self._pipe), _heartbeat.NAME)
+        _report_file.register(config, self._report)
+        _last_failed.register(config)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection(self, session: pytest.Session) -> None:
+        """The zygote stays in here for ever; a child goes on to pytest's own collection."""
+        self.order = order = self._serve(session.config)
+        self._pipe.open(order.heartbeat)
+        self._report.open(order.report)
+        config = session.config
+        self._only = Only.of(order.args, config.args, config.invocation_params.dir)
+        if self._only is None:
+            config.args = order.args
+        _begin_anew(session)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Everything beside the way to the one file: sooner than anybody else says so."""
+        return None if self._only is None or self._only.has(collection_path) else True
+
+
+class Only:
+    """One file below a folder that pytest was to collect from.
+
+    Collected from there, the file is what it is in a run of the whole folder: ignored if a ``conftest.py`` says so, not
+    a test file if ``python_files`` does not match. And nothing else in its folders costs more than this look.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self._way = {file, *file.parents}
+
+    @classmethod
+    def of(cls, wanted: Sequence[str], folders: Sequence[str], start: Path) -> Only | None:
+        """``None`` if that is not what is asked for: then the arguments are taken as they are."""
+        if len(wanted) != 1:
+            return None
+        file, *above = (Path(os.path.normpath(start / one)) for one in (wanted[0], *folders))
+        return cls(file) if file.is_file() and any(folder in file.parents for folder in above) else None
+
+    def has(self, path: Path) -> bool:
+        """Whether the file is this, or in this."""
+        return path in self._way
+
+
+def check(order: Order) -> str | None:
+    """Options come too late here."""
+    options = [argument for argument in order.args if argument.startswith("-")]
+    if options:
+        return f"`{options[0]}` comes too late: at depth `collection` options are the first packet's"
+    return None if order.args else "`args` is empty"
+
+
+def _begin_anew(session: pytest.Session) -> None:
+    """Writes pytest's header to the child's output and starts its clock."""
+    manager: Any = session.config.pluginmanager
+    reporter = manager.get_plugin("terminalreporter")
+    if reporter is not None:
+        others = [plugin for plugin in manager.get_plugins() if plugin is not reporter]
+        manager.subset_hook_caller("pytest_sessionstart", others)(session=session)

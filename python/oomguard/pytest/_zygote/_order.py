@@ -1,0 +1,91 @@
+"""What the runner asks for, read and checked."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+
+class Hello(NamedTuple):
+    """The first packet."""
+
+    args: list[str]
+    paths: list[str]
+    preload: list[str]
+    depth: str
+
+    @classmethod
+    def read(cls, packet: dict[str, Any]) -> Hello:
+        """
+        Raises:
+            ValueError: It is not of this version, or a field has another type.
+        """
+        if packet.get("v") != 1:
+            raise ValueError(f"this zygote speaks version 1, not `{packet.get('v')}`")
+        depth = packet.get("depth", "auto")
+        if depth not in ("auto", "collection", "imports"):
+            raise ValueError(f"`depth` is `{depth}`, not `auto`, `collection` or `imports`")
+        return cls(_texts(packet, "args"), _texts(packet, "paths"), _texts(packet, "preload"), depth)
+
+
+class Order(NamedTuple):
+    """One child. ``fds`` are all that came, ``joins`` the last of them; sizes in bytes."""
+
+    id: int
+    args: list[str]
+    env: dict[str, str | None]
+    oom_score_adj: int | None
+    rlimit_data: int | None
+    fds: list[int]
+    joins: list[int]
+
+    @property
+    def stdout(self) -> int:
+        """The child's standard output."""
+        return self.fds[0]
+
+    @property
+    def stderr(self) -> int:
+        """The child's standard error."""
+        return self.fds[1]
+
+    @property
+    def heartbeat(self) -> int:
+        """The pipe's writing end."""
+        return self.fds[2]
+
+    @property
+    def report(self) -> int:
+        """The file for the details of failures."""
+        return self.fds[3]
+
+    @classmethod
+    def read(cls, packet: dict[str, Any], fds: list[int]) -> Order:
+        """
+        Raises:
+            ValueError: A field is missing or has another type, or the descriptors are not as many as told.
+        """
+        joins = _number(packet, "joins") or 0
+        if len(fds) != 4 + joins:
+            raise ValueError(f"{len(fds)} descriptors came, not 4 and {joins} to join")
+        env = packet.get("env") or {}
+        if not isinstance(env, dict) or not all(value is None or isinstance(value, str) for value in env.values()):
+            raise ValueError("`env` is not an object of texts and nulls")
+        number = _number(packet, "id")
+        if number is None:
+            raise ValueError("`id` is missing")
+        adj, data = _number(packet, "oom_score_adj"), _number(packet, "rlimit_data")
+        return cls(number, _texts(packet, "args"), env, adj, data, fds, fds[4:])
+
+
+def _texts(packet: dict[str, Any], name: str) -> list[str]:
+    found = packet.get(name, [])
+    if not isinstance(found, list) or not all(isinstance(one, str) for one in found):
+        raise ValueError(f"`{name}` is not a list of texts")
+    return found
+
+
+def _number(packet: dict[str, Any], name: str) -> int | None:
+    found = packet.get(name)
+    if found is not None and (not isinstance(found, int) or isinstance(found, bool)):
+        raise ValueError(f"`{name}` is not a whole number")
+    return found
