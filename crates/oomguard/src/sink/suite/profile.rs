@@ -22,8 +22,8 @@ use crate::sink::{Sink, open_append};
 
 /// Writes the lines.
 pub struct Profile {
-    lines: Option<Sender<String>>,
-    writer: Option<JoinHandle<()>>,
+    file: Option<File>,
+    writer: Option<(Sender<String>, JoinHandle<()>)>,
     zone: TimeZone,
     meminfo: Option<crate::drive::Sensors>,
 }
@@ -32,20 +32,28 @@ impl Profile {
     /// Appends to `path`.
     pub fn open(path: &Path) -> Result<Profile, Error> {
         let file = open_append(path).map_err(|error| Error::io("write", path, &error))?;
+        let zone = TimeZone::system();
+        Ok(Profile { file: Some(file), writer: None, zone, meminfo: crate::drive::Sensors::open().ok() })
+    }
+
+    /// Starts the writer: with the first line, because a thread that is there before the guard has blocked its signals
+    /// would be killed by them in the guard's place.
+    fn start(&mut self) {
+        let Some(file) = self.file.take() else { return };
         let (lines, receiver) = channel();
         let writer = std::thread::Builder::new().name("profile".to_owned()).stack_size(64 * 1024);
-        let writer = writer
-            .spawn(move || write(file, &receiver))
-            .map_err(|error| Error::new(format!("could not start the profile's writer: {error}")))?;
-        let zone = TimeZone::system();
-        Ok(Profile { lines: Some(lines), writer: Some(writer), zone, meminfo: crate::drive::Sensors::open().ok() })
+        match writer.spawn(move || write(file, &receiver)) {
+            Ok(writer) => self.writer = Some((lines, writer)),
+            Err(error) => eprintln!("oomguard: the memory profile has no writer: {error}"),
+        }
     }
 
     fn say(&mut self, ts: Timestamp, when: &str, path: &str, vram: Option<f64>, process: Option<Bytes>) {
         let host = self.meminfo.as_mut().map(crate::drive::Sensors::machine);
         let ram = host.map(|host| 100.0 * host.total.minus(host.available).0 as f64 / host.total.0.max(1) as f64);
         let line = line(ts, &self.zone, when, path, ram, vram, process);
-        if let Some(lines) = &self.lines {
+        self.start();
+        if let Some((lines, _)) = &self.writer {
             // Without a writer there is nobody left to tell.
             let _ = lines.send(line);
         }
@@ -93,8 +101,8 @@ impl Sink for Profile {
     }
 
     fn finish(&mut self) {
-        self.lines = None;
-        if let Some(writer) = self.writer.take() {
+        if let Some((lines, writer)) = self.writer.take() {
+            drop(lines);
             let _ = writer.join();
         }
     }
