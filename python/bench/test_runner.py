@@ -26,7 +26,7 @@ import tempfile
 import time
 from pathlib import Path
 
-TESTS = '''
+TESTS = """
 import {module}
 import pytest
 {work}
@@ -37,14 +37,14 @@ def test_sum():
 @pytest.mark.parametrize("n", [1, 2])
 def test_shape(n):
     assert {module}.zeros((n, 3)).shape == (n, 3)
-'''
-WORK = '''
+"""
+WORK = """
 import time
 def setup_module():
     end = time.process_time() + {seconds}
     while time.process_time() < end:
         pass
-'''
+"""
 
 
 def suite(folder: Path, files: int, module: str, seconds: float) -> Path:
@@ -117,7 +117,9 @@ def main() -> None:
     if args.json:
         print(json.dumps({"files": args.files, "module": module, "work_s": args.work, "ways": found, "ratios": ratios}))
         return
-    print(f"{args.files} files that import {module}, 3 tests and {args.work} s of work each; medians of {args.rounds}\n")
+    print(
+        f"{args.files} files that import {module}, 3 tests and {args.work} s of work each; medians of {args.rounds}\n"
+    )
     for way, numbers in found.items():
         print(f"{way:15} {numbers['cpu_ms_per_file']:8.1f} ms CPU a file {numbers['wall_s']:8.2f} s in all")
     print()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import operator
 import os
 import pathlib
 import re
@@ -130,7 +132,7 @@ def holds_limits(suite: Suite) -> bool:
 
 @pytest.fixture(params=["auto", "spawn"])
 def isolation(request: pytest.FixtureRequest) -> Iterator[str]:
-    yield request.param
+    return request.param
 
 
 def alive(pid: int) -> bool:
@@ -170,9 +172,11 @@ def test_every_way_to_die_is_named_and_hurts_nobody_else(suite: Callable[..., Su
 
     xml = ElementTree.parse(it.folder / "junit.xml").getroot()
     killed = xml.find(".//testcase[@name='test_takes_four_times_its_limit']/error")
-    assert killed is not None and killed.get("type") == "oomguard.MemoryLimit"
+    assert killed is not None
+    assert killed.get("type") == "oomguard.MemoryLimit"
     left = xml.find(".//testsuite[@name='tests/test_too_much.py']/testcase[@name='test_after']/skipped")
-    assert left is not None and left.get("message") == "not run, process killed"
+    assert left is not None
+    assert left.get("message") == "not run, process killed"
     assert document["ended"]["exit_code"] == 1
 
 
@@ -202,7 +206,8 @@ def test_outcomes_and_exit_codes_are_pytests(suite: Callable[..., Suite], isolat
         "test_errors": "error",
     }  # fmt: skip
     failed = next(test for test in files["test_all.py"]["tests"] if test["outcome"] == "failed")
-    assert "assert 1 == 2" in failed["message"] and "to be seen" in str(failed["sections"])
+    assert "assert 1 == 2" in failed["message"]
+    assert "to be seen" in str(failed["sections"])
     assert files["test_import.py"]["verdict"] == "failed"
     assert "there_is_no_such_module" in files["test_import.py"]["tests"][0]["text"]
     assert files["test_empty.py"]["verdict"] == "no-tests"
@@ -236,7 +241,8 @@ def test_a_machine_that_is_full_is_refused_before_anything_starts(suite: Callabl
     command = [OOMGUARD, "test", "--ram-preflight", "1%", "tests"]
     done = run_in(it, command)
     assert done.returncode == 75
-    assert "no room: RAM" in done.stderr and "pid" in done.stderr
+    assert "no room: RAM" in done.stderr
+    assert "pid" in done.stderr
     assert not list(it.state.rglob("memory_profile.log"))
 
 
@@ -246,7 +252,8 @@ def test_a_file_that_waits_for_memory_in_vain_ends_the_run(suite: Callable[..., 
     del command[command.index("--ram-target") : command.index("--ram-target") + 2]
     done = run_in(it, command)
     assert done.returncode == 75, done.stdout + done.stderr
-    assert "RAM" in done.stdout and "not run" in done.stdout
+    assert "RAM" in done.stdout
+    assert "not run" in done.stdout
 
 
 def test_the_profile_names_every_file_before_and_after(suite: Callable[..., Suite]) -> None:
@@ -320,14 +327,17 @@ def test_ctrl_c_ends_the_files_and_writes_every_report(suite: Callable[..., Suit
         "test_c.py": "def test_c(): pass\n",
     })  # fmt: skip
     command = it.command("tests", "--junitxml", "junit.xml", "--report", "report.json")
-    process = subprocess.Popen(command, cwd=it.folder, env=it.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, cwd=it.folder, env=it.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     wait_until(lambda: (it.folder / "begun").exists(), "the second file did not begin", PATIENCE)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2, out
     document = json.loads((it.folder / "report.json").read_text())
     verdicts = {pathlib.Path(file["path"]).name: file["verdict"] for file in document["files"]}
-    assert verdicts["test_a.py"] == "passed" and verdicts["test_b.py"] == "interrupted"
+    assert verdicts["test_a.py"] == "passed"
+    assert verdicts["test_b.py"] == "interrupted"
     assert ElementTree.parse(it.folder / "junit.xml").getroot().find(".//testcase[@name='test_b']/error") is not None
 
 
@@ -342,10 +352,14 @@ def test_a_killed_runner_leaves_nothing_running_and_readable_books(suite: Callab
                 threading.Event().wait()
             """,
     })  # fmt: skip
-    command = it.command("tests", "--isolation", isolation, "--junitxml", "junit.xml", "--memory-profile", "profile.log")
+    command = it.command(
+        "tests", "--isolation", isolation, "--junitxml", "junit.xml", "--memory-profile", "profile.log"
+    )
     process = subprocess.Popen(command, cwd=it.folder, env=it.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     begun = it.folder / "begun"
-    wait_until(lambda: begun.exists() and len(begun.read_text().split()) == 2, "the second file did not begin", PATIENCE)
+    wait_until(
+        lambda: begun.exists() and len(begun.read_text().split()) == 2, "the second file did not begin", PATIENCE
+    )
     pids = [int(pid) for pid in begun.read_text().split()]
     process.kill()
     process.wait()
@@ -365,7 +379,8 @@ def test_a_marker_is_a_limit_and_serial_files_run_alone(suite: Callable[..., Sui
     })  # fmt: skip
     plan = it.run("tests", "--dry-run", "--json")
     files = {pathlib.Path(file["path"]).name: file for file in json.loads(plan.stdout)["files"]}
-    assert files["test_big.py"]["memory_limit"] == 700 << 20 and files["test_big.py"]["serial"]
+    assert files["test_big.py"]["memory_limit"] == 700 << 20
+    assert files["test_big.py"]["serial"]
     code, ran, _ = it.report("tests", "--memory-limit", "64MiB")
     assert ran["test_big.py"]["limit"] == 700 << 20
     assert code == 0, ran
@@ -374,7 +389,7 @@ def test_a_marker_is_a_limit_and_serial_files_run_alone(suite: Callable[..., Sui
 def test_shards_cover_the_suite_once(suite: Callable[..., Suite]) -> None:
     it = suite({f"test_{letter}.py": "def test_it(): pass\n" for letter in "abcdefg"})
     parts = [it.run("tests", "--list", "--shard", f"{part}/3").stdout.split() for part in (1, 2, 3)]
-    assert sorted(sum(parts, [])) == [f"tests/test_{letter}.py" for letter in "abcdefg"]
+    assert sorted(functools.reduce(operator.iadd, parts, [])) == [f"tests/test_{letter}.py" for letter in "abcdefg"]
 
 
 def test_json_lines_tell_every_file(suite: Callable[..., Suite]) -> None:

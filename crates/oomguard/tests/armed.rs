@@ -11,7 +11,7 @@ use std::cell::Cell;
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
 
-use oomguard::drive::{Guard, Hand, Place, Sensors, Verb};
+use oomguard::drive::{Begun, Guard, Hand, Place, Sensors, Verb};
 use oomguard::record::{Record, Roster, Told};
 use oomguard::sink::Sinks;
 use oomguard_core::{
@@ -19,7 +19,6 @@ use oomguard_core::{
 };
 use oomguard_sys::cgroup::Limits;
 use oomguard_sys::clock;
-use oomguard_sys::process::Process;
 use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
 use oomguard_sys::wait::Received;
 use support::{PATIENCE, World, has_cgroup, lives, text, wait_until};
@@ -69,7 +68,7 @@ struct Deaf {
 }
 
 impl Verb for Deaf {
-    fn start(&mut self, _: JobId, _: u32, hand: &mut Hand) -> Result<Process, SpawnError> {
+    fn start(&mut self, _: JobId, _: u32, hand: &mut Hand) -> Result<Begun, SpawnError> {
         let stdio = [Stream::Null, Stream::Null, Stream::Null];
         Spawn {
             argv: &self.argv,
@@ -79,6 +78,7 @@ impl Verb for Deaf {
             ..Spawn::default()
         }
         .start()
+        .map(Begun::Runs)
     }
     fn signal(&mut self, guard: &mut Guard, _: Received) {
         guard.shut_down(Urgency::Now, "the test was interrupted".to_owned());

@@ -244,7 +244,10 @@ impl Verb for Run<'_> {
             argv: &self.cli.command,
             ..Spawn::default()
         };
-        spawn.start().map(Begun::Runs).inspect_err(|error| self.error = Some((code(error), error.to_string())))
+        spawn
+            .start()
+            .map(Begun::Runs)
+            .inspect_err(|error| self.error = Some((code(error), error.to_string())))
     }
 
     /// The terminal's signals have reached the command already; those that were sent to us alone are passed on.

@@ -76,7 +76,8 @@ impl History {
     /// Takes note of a run.
     pub fn note(&mut self, path: &str, now: Past) {
         let before = self.files.get(path);
-        let old = |of: fn(&Past) -> Option<Bytes>| before.and_then(of).map(|peak| peak.percent(FADES_PERCENT));
+        let old =
+            |of: fn(&Past) -> Option<Bytes>| before.and_then(of).map(|peak| peak.percent(FADES_PERCENT));
         let now = Past {
             peak_ram: now.peak_ram.max(old(|past| past.peak_ram)),
             peak_vram: now.peak_vram.max(old(|past| past.peak_vram)),

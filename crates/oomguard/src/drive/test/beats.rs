@@ -89,7 +89,13 @@ impl Beats {
             Beat::Finish { nodeid, outcome, seconds, rss_before, rss_after, rss_peak } => {
                 self.running.take_if(|running| *running == nodeid);
                 let Some(outcome) = TestVerdict::from_word(&outcome) else { return };
-                let told = TestOutcome { seconds, rss_before, rss_after, rss_peak, ..TestOutcome::new(nodeid, outcome) };
+                let told = TestOutcome {
+                    seconds,
+                    rss_before,
+                    rss_after,
+                    rss_peak,
+                    ..TestOutcome::new(nodeid, outcome)
+                };
                 // A plugin that reruns a test tells it again: its last end counts.
                 match self.tests.iter_mut().rfind(|test| test.nodeid == told.nodeid) {
                     Some(test) => *test = told,
@@ -143,8 +149,12 @@ fn explain(tests: &mut Vec<TestOutcome>, details: &str) {
         let index = match at.get(&detail.nodeid) {
             Some(index) => *index,
             None if detail.when == "collect" => {
-                let outcome = if detail.outcome == "skipped" { TestVerdict::Skipped } else { TestVerdict::Error };
-                tests.push(TestOutcome { seconds: detail.seconds, ..TestOutcome::new(&detail.nodeid, outcome) });
+                let outcome =
+                    if detail.outcome == "skipped" { TestVerdict::Skipped } else { TestVerdict::Error };
+                tests.push(TestOutcome {
+                    seconds: detail.seconds,
+                    ..TestOutcome::new(&detail.nodeid, outcome)
+                });
                 at.insert(detail.nodeid.clone(), tests.len() - 1);
                 tests.len() - 1
             }

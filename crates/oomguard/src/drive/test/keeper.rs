@@ -36,7 +36,8 @@ pub struct Keeper {
 impl Keeper {
     /// Starts one for the cgroups that begin with `prefix` and the processes marked with `run`.
     pub fn start(parent: Option<&Path>, prefix: &str, run: &str) -> Result<Keeper, Error> {
-        let failed = |error: &dyn std::fmt::Display| Error::new(format!("could not start the keeper: {error}"));
+        let failed =
+            |error: &dyn std::fmt::Display| Error::new(format!("could not start the keeper: {error}"));
         let own = std::env::current_exe().map_err(|error| failed(&error))?;
         let (theirs, ours) =
             rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).map_err(|error| failed(&error))?;

@@ -77,7 +77,8 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     let armed = prepare::armed("test", &place, &host, &policy, prepare::notes(&place));
     let sinks = sinks(cli, &settings, &state)?;
     let roster = Roster::new(policy.reserve, policy.warning);
-    let mut guard = Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
+    let mut guard =
+        Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
     for _ in 0..plan.jobs {
         guard.hands.push(Hand::new(String::new(), enforcement, None));
     }
@@ -104,7 +105,10 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     if let Some(text) = &runner.refusal {
         eprintln!("{text}");
         if text.contains("No module named") {
-            eprintln!("hint: install pytest and oomguard for `{}`, or name another `--python`", python.display());
+            eprintln!(
+                "hint: install pytest and oomguard for `{}`, or name another `--python`",
+                python.display()
+            );
         }
     }
     let seconds = clock::now().since(began).as_secs_f64();
@@ -126,7 +130,11 @@ fn find(cli: &cli::Test, settings: &Settings, cwd: &Path) -> Result<Suite, Error
     let request = Request {
         cwd: cwd.to_owned(),
         args: cli.paths.clone(),
-        pytest_args: if cli.command.is_some() || settings.command.is_some() { Vec::new() } else { cli.pytest.clone() },
+        pytest_args: if cli.command.is_some() || settings.command.is_some() {
+            Vec::new()
+        } else {
+            cli.pytest.clone()
+        },
         addopts: std::env::var("PYTEST_ADDOPTS").ok(),
     };
     discover(&request)
@@ -144,7 +152,9 @@ fn select(cli: &cli::Test, mut suite: Suite, history: &History) -> Result<Suite,
         }
     }
     if let Some((m, n)) = cli.shard {
-        let seconds = |file: &crate::suite::TestFile| history.get(&file.path.to_string_lossy()).map(|past| past.seconds);
+        let seconds = |file: &crate::suite::TestFile| {
+            history.get(&file.path.to_string_lossy()).map(|past| past.seconds)
+        };
         suite.files = shard(&suite.files, m as usize, n as usize, seconds);
     }
     Ok(suite)
@@ -175,7 +185,13 @@ fn sinks(cli: &cli::Test, settings: &Settings, state: &StateDir) -> Result<Sinks
     if cli.json {
         sinks.add(JsonLines::stdout());
     } else {
-        let wants = if cli.quiet { Wants::Little } else if cli.verbose { Wants::All } else { Wants::Usual };
+        let wants = if cli.quiet {
+            Wants::Little
+        } else if cli.verbose {
+            Wants::All
+        } else {
+            Wants::Usual
+        };
         sinks.add(SuiteTerminal::new(wants));
     }
     if let Some(path) = &cli.junitxml {
@@ -210,7 +226,7 @@ fn remember(mut history: History, runner: &Runner, state: &StateDir, guard: &mut
 }
 
 fn exit_code(runner: &Runner) -> u8 {
-    let verdicts = runner.outcomes.values().map(|outcome| outcome.verdict).filter(|it| *it != Verdict::NotRun);
+    let verdicts =
+        runner.outcomes.values().map(|outcome| outcome.verdict).filter(|it| *it != Verdict::NotRun);
     runner.code.unwrap_or_else(|| verdict::exit_code(verdicts, runner.interrupted))
 }
-

@@ -182,7 +182,9 @@ impl Plan {
             (_, None, Some(said), _) => said,
             _ => self.limit,
         };
-        let limit_is_meant = file.marks.memory.is_some() || overridden.is_some() || meant.is_some()
+        let limit_is_meant = file.marks.memory.is_some()
+            || overridden.is_some()
+            || meant.is_some()
             || settings.memory_limit.is_some();
         let past = history.get(&name);
         let before = past.and_then(|past| past.peak_ram);
@@ -284,7 +286,8 @@ fn shared_env(jobs: u16, cores: u64, env: &dyn Fn(&str) -> Option<String>) -> BT
         }
     }
     // torch reads the new name first.
-    let name = if env("PYTORCH_ALLOC_CONF").is_some() { "PYTORCH_ALLOC_CONF" } else { "PYTORCH_CUDA_ALLOC_CONF" };
+    let name =
+        if env("PYTORCH_ALLOC_CONF").is_some() { "PYTORCH_ALLOC_CONF" } else { "PYTORCH_CUDA_ALLOC_CONF" };
     all.insert(name.to_owned(), with_setting(env(name).as_deref(), MAX_SPLIT));
     all
 }

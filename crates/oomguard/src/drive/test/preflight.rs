@@ -17,9 +17,11 @@ pub fn check(plan: &Plan, host: &HostSample, vram: Option<f64>) -> Result<(), Er
     let (ram, most) = (percent_used(host), plan.ram_preflight);
     if ram > f64::from(most) {
         let holders = holders().join(", ");
-        return Err(Error::new(format!("no room: RAM {ram:.1}% used, more than {most}%; most is held by {holders}"))
-            .hint("end something first, or raise `--ram-preflight`")
-            .code(REFUSED));
+        return Err(Error::new(format!(
+            "no room: RAM {ram:.1}% used, more than {most}%; most is held by {holders}"
+        ))
+        .hint("end something first, or raise `--ram-preflight`")
+        .code(REFUSED));
     }
     match vram {
         Some(vram) if vram > f64::from(plan.vram_preflight) => {
@@ -36,9 +38,12 @@ pub fn check(plan: &Plan, host: &HostSample, vram: Option<f64>) -> Result<(), Er
 pub fn holders() -> Vec<String> {
     let pids = std::fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let mut all: Vec<(Bytes, u32)> = pids.filter_map(|pid| Some((footprint::resident_of(pid)?, pid))).collect();
+    let mut all: Vec<(Bytes, u32)> =
+        pids.filter_map(|pid| Some((footprint::resident_of(pid)?, pid))).collect();
     all.sort_unstable_by_key(|(resident, _)| std::cmp::Reverse(*resident));
     all.truncate(NAMED);
     let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    all.into_iter().map(|(resident, pid)| format!("{} (pid {pid}, {resident})", name(pid).trim_end())).collect()
+    all.into_iter()
+        .map(|(resident, pid)| format!("{} (pid {pid}, {resident})", name(pid).trim_end()))
+        .collect()
 }

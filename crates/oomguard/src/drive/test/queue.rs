@@ -70,7 +70,7 @@ impl Queue {
         let idle = self.running.is_empty();
         let fits = |it: &Waiting| match idle {
             true => true,
-            false => !it.need.alone && !(it.need.gpu && gpu) && taken.plus(it.need.memory) <= room,
+            false => !(it.need.alone || it.need.gpu && gpu) && taken.plus(it.need.memory) <= room,
         };
         match self.waiting.iter().position(fits) {
             Some(at) => {

@@ -12,10 +12,10 @@ use std::time::Duration;
 
 use oomguard_core::{Bytes, Cause, Enforcement, Event, Exit, Input, Instant, JobId, Urgency};
 use oomguard_sys::cgroup::{Leaf, Limits};
+use oomguard_sys::clock;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
 use oomguard_sys::wait::{Interest, Received};
-use oomguard_sys::clock;
 use rustix::io::FdFlags;
 
 use super::super::{Begun, Guard, Hand, JOB_OOM_SCORE, VERB_TOKENS, Verb, place};
@@ -90,7 +90,7 @@ impl Runner {
     pub fn new(plan: Plan, dir: PathBuf, enforcement: Enforcement) -> Runner {
         let needs = plan.cases.iter().map(|case| case.need).enumerate();
         let forks = plan.command.is_none() && plan.isolation != Isolation::Spawn;
-        let anybody = plan.cases.iter().any(|case| can_fork(case));
+        let anybody = plan.cases.iter().any(can_fork);
         Runner {
             queue: Queue::new(needs, plan.gpu == GpuFiles::Packed),
             slots: (0..plan.jobs).map(|_| None).collect(),
@@ -213,7 +213,9 @@ impl Runner {
         if now.since(since) >= self.plan.wait {
             let holders = super::preflight::holders().join(", ");
             let waited = self.plan.wait;
-            let why = format!("RAM {ram:.1}% used, not below {target}% after {waited:?}; most is held by {holders}");
+            let why = format!(
+                "RAM {ram:.1}% used, not below {target}% after {waited:?}; most is held by {holders}"
+            );
             self.stop(guard, why, Some(REFUSED));
             return false;
         }
@@ -249,7 +251,13 @@ impl Runner {
         }
         hand.mark = Some((MARK.to_owned(), self.mark(slot.id)));
         guard.hands[free] = hand;
-        let entry = Entry { name: it.name.clone(), label: it.name.clone(), limit, log: Some(slot.log.clone()), ..Entry::default() };
+        let entry = Entry {
+            name: it.name.clone(),
+            label: it.name.clone(),
+            limit,
+            log: Some(slot.log.clone()),
+            ..Entry::default()
+        };
         guard.roster.set(job, entry);
         guard.poller.add(slot.as_fd(), Interest::Read, SLOT + free as u64);
         let policy = Plan::policy(it, limit, self.enforcement);
@@ -270,7 +278,8 @@ impl Runner {
         let Some(Streams { output, details, beats }) = slot.take_streams() else {
             return Err(nothing("start a file twice"));
         };
-        let errors = output.try_clone().map_err(|error| SpawnError::Other { doing: "share its log", error })?;
+        let errors =
+            output.try_clone().map_err(|error| SpawnError::Other { doing: "share its log", error })?;
         let details = OwnedFd::from(details);
         let (id, args) = (slot.id, case.args.clone());
         let mut env = self.environment(&case.env);
@@ -313,7 +322,8 @@ impl Runner {
             return None;
         }
         let Streams { output, details, beats } = slot.take_streams()?;
-        let mut env = BTreeMap::from([(MARK.to_owned(), Some(format!("{}-{}", std::process::id(), slot.id)))]);
+        let mut env =
+            BTreeMap::from([(MARK.to_owned(), Some(format!("{}-{}", std::process::id(), slot.id)))]);
         if self.covers {
             let file = self.dir.join(format!("coverage.{}", slot.id));
             env.insert("COVERAGE_FILE".to_owned(), Some(file.to_string_lossy().into_owned()));
@@ -360,7 +370,12 @@ impl Runner {
                     let output = std::fs::read_to_string(self.dir.join("zygote.log")).unwrap_or_default();
                     // Python itself says why: a module is not there, a version is too old.
                     let exit = matches!(self.nursery, Nursery::Starting(..)).then_some(FAILED);
-                    return self.without_zygote(guard, "the process that was to fork has died", &output, exit);
+                    return self.without_zygote(
+                        guard,
+                        "the process that was to fork has died",
+                        &output,
+                        exit,
+                    );
                 }
                 Some(Said::Forked(id, process)) => match self.job_of(id) {
                     Some(job) => guard.begun(job, Ok(process)),
@@ -429,7 +444,8 @@ impl Runner {
             slot.limit = limit;
             guard.poller.add(slot.as_fd(), Interest::Read, SLOT + index as u64);
         }
-        let mut hand = std::mem::replace(&mut guard.hands[index], Hand::new(String::new(), self.enforcement, None));
+        let mut hand =
+            std::mem::replace(&mut guard.hands[index], Hand::new(String::new(), self.enforcement, None));
         let begun = self.spawn(job, &mut hand);
         guard.hands[index] = hand;
         match begun {
@@ -457,7 +473,9 @@ impl Runner {
         for index in 0..self.slots.len() {
             let job = JobId(index as u16);
             match &self.slots[index] {
-                Some(slot) if slot.isolation != "spawn" && guard.hands[index].main.is_some() => guard.watch_end(job),
+                Some(slot) if slot.isolation != "spawn" && guard.hands[index].main.is_some() => {
+                    guard.watch_end(job)
+                }
                 Some(slot) if slot.isolation != "spawn" => self.spawn_instead(guard, job),
                 _ => {}
             }
@@ -526,7 +544,8 @@ impl Runner {
         );
         let message = slot.error.clone().or(message);
         let seconds = age.as_secs_f64();
-        let tests = slot.beats.tests(&details, died.then(|| (message.as_deref().unwrap_or_default(), seconds)));
+        let tests =
+            slot.beats.tests(&details, died.then(|| (message.as_deref().unwrap_or_default(), seconds)));
         FileOutcome {
             path: case.name.clone(),
             verdict,
@@ -638,7 +657,12 @@ impl Verb for Runner {
         if let Nursery::Starting(_, until) = &self.nursery
             && now >= *until
         {
-            self.without_zygote(guard, &format!("it was not ready to fork within {ZYGOTE_PATIENCE:?}"), "", None);
+            self.without_zygote(
+                guard,
+                &format!("it was not ready to fork within {ZYGOTE_PATIENCE:?}"),
+                "",
+                None,
+            );
         }
     }
 

@@ -55,7 +55,14 @@ pub struct Streams {
 
 impl Slot {
     /// Opens everything. Files lie in `dir` and are named after `number` and `name`.
-    pub fn open(dir: &Path, number: u64, name: &str, case: usize, attempt: u32, now: Instant) -> io::Result<Slot> {
+    pub fn open(
+        dir: &Path,
+        number: u64,
+        name: &str,
+        case: usize,
+        attempt: u32,
+        now: Instant,
+    ) -> io::Result<Slot> {
         let stem = format!("{number:04}-{}", readable(name));
         let (log, details) = (dir.join(format!("{stem}.log")), dir.join(format!("{stem}.details")));
         let (pipe, beats) = pipe_with(PipeFlags::CLOEXEC)?;
@@ -121,7 +128,8 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// Letters, digits, `.`, `-` and `_`, from its end: the file's own name says more than its folders.
 fn readable(name: &str) -> String {
-    let safe = |letter: char| if letter.is_ascii_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
+    let safe =
+        |letter: char| if letter.is_ascii_alphanumeric() || "._-".contains(letter) { letter } else { '-' };
     let skip = name.chars().count().saturating_sub(80);
     name.chars().skip(skip).map(safe).collect()
 }

@@ -62,7 +62,13 @@ impl End<'_> {
         }
         match self.exit {
             Exit::Code(NOT_HELD) if self.pytest && self.announced.is_none() => Verdict::StartFailed,
-            Exit::Code(code) if !self.pytest => if code == 0 { Verdict::Passed } else { Verdict::Failed },
+            Exit::Code(code) if !self.pytest => {
+                if code == 0 {
+                    Verdict::Passed
+                } else {
+                    Verdict::Failed
+                }
+            }
             // A test that ends the process with os._exit(0) has not passed.
             Exit::Code(0..=1) if self.announced.is_none() => Verdict::Crash,
             Exit::Code(0) => Verdict::Passed,
@@ -91,12 +97,17 @@ impl End<'_> {
             .map_or_else(String::new, |(name, usage)| format!("; largest process: {name} ({usage})"));
         match verdict {
             Verdict::MemoryLimit => {
-                let limit = self.limit.map_or_else(|| "its limit".to_owned(), |limit| format!("its limit of {limit}"));
+                let limit = self
+                    .limit
+                    .map_or_else(|| "its limit".to_owned(), |limit| format!("its limit of {limit}"));
                 format!("killed{during}: it reached {limit} (peak {}){largest}", self.peak)
             }
             Verdict::MemoryReserve => {
                 let left = self.available.map_or_else(String::new, |left| format!(", {left} were left"));
-                format!("killed{during}: the machine's memory ran short{left} (its peak {}){largest}", self.peak)
+                format!(
+                    "killed{during}: the machine's memory ran short{left} (its peak {}){largest}",
+                    self.peak
+                )
             }
             Verdict::Timeout => {
                 let time = self.timeout.unwrap_or_default();
@@ -216,10 +227,7 @@ mod tests {
     #[test]
     fn a_sentence_names_the_cause_and_the_test() {
         let (_, sentence) = end(Cause::Limit, Exit::Signal(9), None).verdict();
-        assert_eq!(
-            sentence.unwrap(),
-            "killed during t.py::a: it reached its limit of 8 GiB (peak 8 GiB)"
-        );
+        assert_eq!(sentence.unwrap(), "killed during t.py::a: it reached its limit of 8 GiB (peak 8 GiB)");
         let (_, sentence) = end(Cause::Crash, Exit::Signal(11), None).verdict();
         assert_eq!(sentence.unwrap(), "crashed with signal 11 (SIGSEGV) during t.py::a");
     }

@@ -225,7 +225,8 @@ impl Zygote {
             return Err(rustix::io::Errno::TOOBIG);
         }
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-        rustix::io::retry_on_intr(|| sendmsg(&self.socket, &[IoSlice::new(text)], &mut control, flags)).map(drop)
+        rustix::io::retry_on_intr(|| sendmsg(&self.socket, &[IoSlice::new(text)], &mut control, flags))
+            .map(drop)
     }
 
     /// The next thing that it has said; `None`: nothing more at the moment.
@@ -305,7 +306,11 @@ fn said(packet: Packet, pidfd: Option<OwnedFd>) -> Said {
 
 /// The interpreter: the one that was asked for, else that of the active virtual environment, else the one that lies
 /// beside oomguard itself (`pip install oomguard` puts both into one folder), else `python3` of the `PATH`.
-pub fn interpreter(asked: Option<&Path>, env: &dyn Fn(&str) -> Option<OsString>, own: Option<&Path>) -> PathBuf {
+pub fn interpreter(
+    asked: Option<&Path>,
+    env: &dyn Fn(&str) -> Option<OsString>,
+    own: Option<&Path>,
+) -> PathBuf {
     if let Some(asked) = asked {
         return asked.to_owned();
     }

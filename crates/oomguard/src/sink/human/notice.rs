@@ -99,9 +99,8 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
             let tone = if outcome.verdict.is_good() { Tone::Good } else { Tone::Bad };
             tone.line(format!("🧪 {} {}{why}", outcome.path, outcome.verdict.word()))
         }
-        Notice::SuiteWaits { ram, target, delay } => Tone::Warn.line(format!(
-            "⏳ RAM {ram:.1}% used: waiting {delay:?} at most for it to fall below {target}%"
-        )),
+        Notice::SuiteWaits { ram, target, delay } => Tone::Warn
+            .line(format!("⏳ RAM {ram:.1}% used: waiting {delay:?} at most for it to fall below {target}%")),
         Notice::SuiteEnded { seconds, exit_code, .. } => {
             Tone::Plain.line(format!("🧪 All files have ended after {seconds:.1}s (exit code {exit_code})"))
         }

@@ -39,10 +39,9 @@ impl Junit {
         for (outcome, before) in &self.ended {
             report.add_test_suite(suite(outcome, before.as_ref()));
         }
-        let written = report
-            .to_string()
-            .map_err(|error| error.to_string())
-            .and_then(|xml| write_whole(&self.path, xml.as_bytes(), 0o666).map_err(|error| error.to_string()));
+        let written = report.to_string().map_err(|error| error.to_string()).and_then(|xml| {
+            write_whole(&self.path, xml.as_bytes(), 0o666).map_err(|error| error.to_string())
+        });
         self.failed = written.err();
     }
 }
@@ -118,7 +117,9 @@ fn case(outcome: &FileOutcome, test: &TestOutcome, before: Option<&FileOutcome>)
     let (file, name) = test.nodeid.split_once("::").unwrap_or((&test.nodeid, &test.nodeid));
     // `path::Class::test` is class `path.Class`, as pytest writes it.
     let (class, name) = match name.split('[').next().unwrap_or(name).rsplit_once("::") {
-        Some((class, _)) => (format!("{}.{}", classname(file), class.replace("::", ".")), &name[class.len() + 2..]),
+        Some((class, _)) => {
+            (format!("{}.{}", classname(file), class.replace("::", ".")), &name[class.len() + 2..])
+        }
         None => (classname(file), name),
     };
     let mut case = TestCase::new(name, status(outcome, test, before));

@@ -50,7 +50,8 @@ impl Profile {
 
     fn say(&mut self, ts: Timestamp, when: &str, path: &str, vram: Option<f64>, process: Option<Bytes>) {
         let host = self.meminfo.as_mut().map(crate::drive::Sensors::machine);
-        let ram = host.map(|host| 100.0 * host.total.minus(host.available).0 as f64 / host.total.0.max(1) as f64);
+        let ram =
+            host.map(|host| 100.0 * host.total.minus(host.available).0 as f64 / host.total.0.max(1) as f64);
         let line = line(ts, &self.zone, when, path, ram, vram, process);
         self.start();
         if let Some((lines, _)) = &self.writer {
@@ -73,7 +74,9 @@ fn line(
     let process = process.map_or_else(|| "unknown".to_owned(), |size| format!("{}MB", size.0 >> 20));
     let (ram, vram) = (percent(ram), percent(vram));
     let path = crate::sink::human::one_line(path);
-    format!("[MEMORY-PROFILE {stamp}] {when} | Test: {path} | RAM: {ram} | VRAM: {vram} | Process: {process}\n")
+    format!(
+        "[MEMORY-PROFILE {stamp}] {when} | Test: {path} | RAM: {ram} | VRAM: {vram} | Process: {process}\n"
+    )
 }
 
 /// Writes what has come, and has it on the disk before it takes more.

@@ -16,9 +16,9 @@ use oomguard_core::{Bytes, JobId};
 use super::{github, percent};
 use crate::outcome::{Counts, FileOutcome, Verdict};
 use crate::record::{Notice, Record, Roster, Told};
+use crate::sink::Sink;
 use crate::sink::human::{self, one_line};
 use crate::sink::terminal::Terminal;
-use crate::sink::Sink;
 
 /// The table at the end shows all files of small suites; of larger ones those that matter.
 const TABLE: usize = 40;
@@ -163,7 +163,8 @@ impl SuiteTerminal {
 
     fn table(&mut self) {
         let all = self.ended.len() <= TABLE || self.wants == Wants::All;
-        let mut rows: Vec<&FileOutcome> = self.ended.iter().filter(|file| file.verdict != Verdict::NotRun).collect();
+        let mut rows: Vec<&FileOutcome> =
+            self.ended.iter().filter(|file| file.verdict != Verdict::NotRun).collect();
         rows.sort_by_key(|file| std::cmp::Reverse(file.peak_ram));
         if !all {
             let mut largest = 0;
@@ -177,9 +178,11 @@ impl SuiteTerminal {
             return;
         }
         rows.sort_by(|a, b| a.verdict.cmp(&b.verdict).then_with(|| a.path.cmp(&b.path)));
-        let width = rows.iter().map(|file| one_line(&file.path).chars().count()).max().unwrap_or(4).clamp(4, 60);
+        let width =
+            rows.iter().map(|file| one_line(&file.path).chars().count()).max().unwrap_or(4).clamp(4, 60);
         let size = |size: Option<Bytes>| size.map_or_else(|| "-".to_owned(), |size| size.to_string());
-        let head = format!("{:<12} {:<width$} {:>9} {:>9} {:>9}  running", "outcome", "file", "time", "RAM", "VRAM");
+        let head =
+            format!("{:<12} {:<width$} {:>9} {:>9} {:>9}  running", "outcome", "file", "time", "RAM", "VRAM");
         let mut text = format!("\n{}\n", self.paint(Style::new().bold(), &head));
         for file in rows {
             let word = self.paint(style(file), &format!("{:<12}", file.verdict.word()));
@@ -190,7 +193,8 @@ impl SuiteTerminal {
                 (None, Some(left)) => format!("(left behind {})", one_line(left)),
                 (None, None) => String::new(),
             };
-            let (time, ram, vram) = (format!("{:.2}s", file.seconds), size(file.peak_ram), size(file.peak_vram));
+            let (time, ram, vram) =
+                (format!("{:.2}s", file.seconds), size(file.peak_ram), size(file.peak_vram));
             let row = format!("{word} {path} {time:>9} {ram:>9} {vram:>9}  {note}");
             let _ = writeln!(text, "{}", row.trim_end());
         }
@@ -317,7 +321,9 @@ impl Sink for SuiteTerminal {
 fn is_worth_a_line(told: &Told) -> bool {
     use oomguard_core::Event;
     match told {
-        Told::Engine(event) => matches!(event, Event::Brake { .. } | Event::NoVictim { .. } | Event::Unkillable { .. }),
+        Told::Engine(event) => {
+            matches!(event, Event::Brake { .. } | Event::NoVictim { .. } | Event::Unkillable { .. })
+        }
         Told::Notice(notice) => !matches!(notice, Notice::StartError { .. } | Notice::ShmRemoved { .. }),
     }
 }
