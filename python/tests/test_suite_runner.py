@@ -260,7 +260,10 @@ def test_the_profile_names_every_file_before_and_after(suite: Callable[..., Suit
     it = suite({"test_a.py": "def test_a(): pass\n", "sub/test_b.py": "def test_b(): pass\n"})
     assert it.run("tests", "--memory-profile", "profile.log").returncode == 0
     lines = (it.folder / "profile.log").read_text().splitlines()
-    pattern = r"^\[MEMORY-PROFILE \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (BEFORE|AFTER) \| Test: (\S+) \| RAM: [\d.]+% \| VRAM: (unknown|[\d.]+%) \| Process: \d+MB$"
+    pattern = (
+        r"^\[MEMORY-PROFILE \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\] (BEFORE|AFTER) \| Test: (\S+) \| RAM: [\d.]+% "
+        r"\| VRAM: (unknown|[\d.]+%) \| Process: \d+MB$"
+    )
     found = [re.match(pattern, line) for line in lines]
     assert all(found), lines
     said = [match.groups()[:2] for match in found if match]
@@ -323,7 +326,12 @@ def test_another_runner_is_judged_by_its_exit_code(suite: Callable[..., Suite]) 
 def test_ctrl_c_ends_the_files_and_writes_every_report(suite: Callable[..., Suite]) -> None:
     it = suite({
         "test_a.py": "def test_a(): pass\n",
-        "test_b.py": "import pathlib, threading\ndef test_b():\n    pathlib.Path('begun').touch()\n    threading.Event().wait()\n",
+        "test_b.py": """
+            import pathlib, threading
+            def test_b():
+                pathlib.Path("begun").touch()
+                threading.Event().wait()
+            """,
         "test_c.py": "def test_c(): pass\n",
     })  # fmt: skip
     command = it.command("tests", "--junitxml", "junit.xml", "--report", "report.json")
