@@ -13,16 +13,29 @@ import pytest
 
 
 class Recorder:
-    """Keeps the files of all items, in their order, each once."""
+    """Keeps the files of all items, in their order, each once; and those that were collected and gave none.
+
+    The latter have no test, or cannot be imported here: `build/__init__.py` is a module of that name elsewhere.
+    """
 
     def __init__(self) -> None:
-        self.answer: dict[str, object] = {"files": []}
+        self.collected: dict[str, None] = {}
+        self.answer: dict[str, object] = {"files": [], "empty": []}
+
+    def pytest_collectstart(self, collector: pytest.Collector) -> None:
+        if isinstance(collector, pytest.File):
+            self.collected[str(collector.path)] = None
+
+    def pytest_deselected(self, items: list[pytest.Item]) -> None:
+        for item in items:
+            self.collected.pop(str(item.path), None)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        paths = [str(item.path) for item in session.items]
+        paths = list(dict.fromkeys(str(item.path) for item in session.items))
         inifile = session.config.inipath
         self.answer = {
-            "files": list(dict.fromkeys(paths)),
+            "files": paths,
+            "empty": [path for path in self.collected if path not in paths],
             "rootdir": str(session.config.rootpath),
             "inifile": inifile and str(inifile),
         }
@@ -48,7 +61,7 @@ def collect(case: dict) -> dict:
     with os.fdopen(read, "rb") as answer:
         text = answer.read()
     os.waitpid(child, 0)
-    return json.loads(text) if text else {"code": -1, "files": []}
+    return json.loads(text) if text else {"code": -1, "files": [], "empty": []}
 
 
 def main() -> None:
