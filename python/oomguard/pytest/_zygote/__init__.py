@@ -32,6 +32,7 @@ seconds, ``maxrss`` in bytes)::
 The code is pytest's; 125 says that the child could not enter its cgroups or limits and ran nothing (its stderr has the
 reason). At ``collection`` the ``args`` of a fork are paths and node ids; options there are refused, as they would come
 too late. The end of the socket ends the zygote: it kills what still runs and leaves without a word to pytest or atexit.
+Children of a zygote that is itself killed go on.
 
 Depths, and what the children share with each other:
 
@@ -42,6 +43,9 @@ Depths, and what the children share with each other:
   whole folder.
 - ``imports``: the fork is before pytest reads a thing. Shared: pytest's own, standard library and third-party modules,
   installed plugins among them; nothing is configured yet.
+
+At both depths children share the seed of hashes and what libraries have read from the environment when they were
+imported, so caps on threads belong into the zygote's environment. ``gc.get_objects()`` does not list what is shared.
 
 ``auto`` goes to ``imports`` where sharing would show: see :mod:`oomguard.pytest._zygote._depth`. What is never shared:
 output, capture's files, positions in files open for reading, random numbers (unless a conftest has set a seed, which

@@ -11,10 +11,10 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import NoReturn
 
-from oomguard.pytest._zygote import _death
 from oomguard.pytest._zygote._order import Order
 from oomguard.pytest._zygote._output import flush
 
@@ -29,7 +29,7 @@ def fail(order: Order, why: str) -> NoReturn:
     os._exit(FAILED)
 
 
-def confine(order: Order, zygote: int) -> None:
+def confine(order: Order) -> None:
     """Enters session, cgroups and limits, before anything else allocates; fails where one of them cannot be entered."""
     step = "setsid"
     try:
@@ -37,7 +37,6 @@ def confine(order: Order, zygote: int) -> None:
         for join in order.joins:
             step = f"joining the cgroup `{os.path.dirname(os.readlink(f'/proc/self/fd/{join}'))}`"
             os.write(join, b"0")
-        _death.kill_me_after(zygote)
         if order.oom_score_adj is not None:
             step = "oom_score_adj"
             with open("/proc/self/oom_score_adj", "w") as file:
@@ -102,6 +101,17 @@ class Handlers:
         for number, handler in self._before.items():
             # A handler that C code has installed is not known by name, and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def keep_finalizers() -> None:
+    """Has no child run, at its end, what ``weakref.finalize`` is to do for objects of the zygote.
+
+    Such an object is every child's to share: a temporary folder that a library made at import would be gone with the
+    first child. And taking torch's registered operators apart costs 30 ms, which is more than a small test file.
+    """
+    finalizers: list[weakref.finalize[..., object]] = list(getattr(weakref.finalize, "_registry", ()))
+    for finalizer in finalizers:
+        finalizer.atexit = False
 
 
 class Garbage:
