@@ -4,7 +4,8 @@ its file. Uses public hooks and attributes only."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import pytest
 
 from oomguard.pytest import _heartbeat, _last_failed, _report_file
 from oomguard.pytest._zygote._order import Order
+
+OWN: tuple[type, ...] = tuple(kind for name in ("Dir", "Package") if (kind := getattr(pytest, name, None)))
+"""pytest's own collectors of a folder (from 8.0 on those of every folder), whose way to look through it is known."""
 
 Serve = Callable[[pytest.Config], Order]
 """Looks whether this depth is right, then waits for orders. Returns in children only."""
@@ -50,6 +54,15 @@ class Deep:
         """Everything beside the way to the one file: sooner than anybody else says so."""
         return None if self._only is None or self._only.has(collection_path) else True
 
+    @pytest.hookimpl(hookwrapper=True, optionalhook=True)
+    def pytest_collect_directory(self) -> Generator[None, Any, None]:
+        """A folder on the way: of a thousand entries one is looked at, not all. A plugin's own collectors do as they
+        like; what they yield is ignored above."""
+        made = yield
+        folder = made.get_result()
+        if self._only is not None and type(folder) in OWN:
+            folder.collect = partial(self._only.below, folder)
+
 
 class Only:
     """One file below a folder that pytest was to collect from.
@@ -73,6 +86,18 @@ class Only:
         """Whether the file is this, or in this."""
         return path in self._way
 
+    def below(self, folder: Any) -> Iterator[pytest.Collector]:
+        """What a folder's own ``collect`` would give if this file, or the folder on the way to it, were all there is."""
+        path = next((path for path in self._way if path.parent == folder.path and path != folder.path), None)
+        if path is None or folder.ihook.pytest_ignore_collect(collection_path=path, config=folder.config):
+            return
+        if path.is_dir():
+            found = folder.ihook.pytest_collect_directory(path=path, parent=folder)
+            if found is not None:
+                yield found
+        elif path.is_file():
+            yield from folder.ihook.pytest_collect_file(file_path=path, parent=folder)
+
 
 def check(order: Order) -> str | None:
     """Options come too late here."""
@@ -83,9 +108,14 @@ def check(order: Order) -> str | None:
 
 
 def _begin_anew(session: pytest.Session) -> None:
-    """Writes pytest's header to the child's output and starts its clock."""
-    manager: Any = session.config.pluginmanager
+    """Starts the reporter's clock. The header is in the child's output already: making it again costs 3 ms."""
+    config = session.config
+    manager: Any = config.pluginmanager
     reporter = manager.get_plugin("terminalreporter")
     if reporter is not None:
         others = [plugin for plugin in manager.get_plugins() if plugin is not reporter]
-        manager.subset_hook_caller("pytest_sessionstart", others)(session=session)
+        verbose, config.option.verbose = config.option.verbose, -1
+        try:
+            manager.subset_hook_caller("pytest_sessionstart", others)(session=session)
+        finally:
+            config.option.verbose = verbose

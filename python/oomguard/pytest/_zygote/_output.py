@@ -61,6 +61,11 @@ class Output:
             written.append(os.pread(file.fileno(), size, 0).decode(errors="replace"))
         return "".join(written)
 
+    def begun(self) -> bytes:
+        """What stdout has so far: every child's output begins with it."""
+        flush()
+        return os.pread(self._files[0].fileno(), COPY, 0)
+
     def look(self) -> Shared:
         """What is open now, beside what was open when this began."""
         out, err = (_identity(os.fstat(file.fileno())) for file in self._files)

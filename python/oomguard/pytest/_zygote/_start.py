@@ -94,6 +94,7 @@ class Zygote:
         _give_up(self._channel, why, output=self._output.text(), exitstatus=code)
 
     def _serve_collection(self, config: pytest.Config) -> Order:
+        """Children begin with what pytest has written so far, its header."""
         self._cleanups.stop()
         telling = _depth.telling(config, self._cleanups.users) if self._hello.depth == "auto" else None
         why = telling or _depth.unsafe() or self._output.look().why_not
@@ -101,7 +102,10 @@ class Zygote:
             if self._hello.depth != "auto":
                 _give_up(self._channel, why)
             self._again(depth="imports", why=why)
-        return self._serve(_collection.check, plugins_too=True, rootdir=str(config.rootpath))
+        begun = self._output.begun()
+        order = self._serve(_collection.check, plugins_too=True, rootdir=str(config.rootpath))
+        os.write(1, begun)
+        return order
 
     def _imports(self) -> NoReturn:
         _imports.warm_up()
