@@ -293,6 +293,20 @@ def test_no_warning_about_forks_is_seen(inner, zygote):
     assert "DeprecationWarning" not in child.stdout + child.stderr
 
 
+@pytest.mark.parametrize("depth", ["collection", "imports"])
+def test_what_a_library_made_at_import_outlives_the_first_child(inner, zygote, installed, depth):
+    env = installed({"library.py": "import tempfile\nkept = tempfile.TemporaryDirectory()"})
+    inner.write(
+        test_a="import library, os, tempfile\nmine = tempfile.TemporaryDirectory()\n"
+        "def test_a():\n    assert os.path.isdir(library.kept.name)\n    print('MINE', mine.name)\n    assert 0"
+    )
+    started = zygote(depth=depth, preload=["library"], env=env)
+    for _ in range(2):
+        (line,) = started.run("test_a.py").details
+        (mine,) = (name for kind, text in line["sections"] if "stdout" in kind for name in text.split()[1:])
+        assert not inner.folder.joinpath(mine).exists(), "a child's own is its own to remove"
+
+
 PLUGIN = {
     "plugged.py": "import sys\nloaded_by = sys._getframe(0)\ndef check(value): assert value == 2\n"
     "def pytest_configure(config): sys.modules['plugged'].configured = True",

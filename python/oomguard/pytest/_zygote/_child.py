@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -102,6 +103,17 @@ class Handlers:
         for number, handler in self._before.items():
             # A handler that C code has installed is not known by name, and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def keep_finalizers() -> None:
+    """Has no child run, at its end, what ``weakref.finalize`` is to do for objects of the zygote.
+
+    Such an object is every child's to share: a temporary folder that a library made at import would be gone with the
+    first child. And taking torch's registered operators apart costs 30 ms, which is more than a small test file.
+    """
+    finalizers: list[weakref.finalize[..., object]] = list(getattr(weakref.finalize, "_registry", ()))
+    for finalizer in finalizers:
+        finalizer.atexit = False
 
 
 class Garbage:

@@ -57,6 +57,7 @@ class Server:
     def serve(self) -> Order:
         """Returns in children only, in each as the process that was ordered. Ends the zygote at the end of file."""
         flush()
+        _child.keep_finalizers()
         shared, seeds = self._output.look(), Seeds()
         handlers, garbage = _child.Handlers(), _child.Garbage()
         order = self._until_a_child()
