@@ -62,6 +62,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/guard_cost.py --oomguard $(BIN)/oomguard
 	$(BIN)/python python/bench/check_cost.py
 	$(BIN)/python python/bench/interrupts.py
+	$(BIN)/python python/bench/zygote_cost.py
 
 # Those that need torch or a framework.
 bench-ml: $(ML)/.installed
