@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from absence import needs
+from conftest import wait_until
 from inner_pytest import SECONDS, environment
 from zygote_runner import Zygote, gone
 
@@ -357,25 +358,17 @@ import os, subprocess, time
 def test_a():
     child = subprocess.Popen(["sleep", "1000"])
     with open("pid.tmp", "w") as file: file.write(str(child.pid))
-    os.mkfifo("begun")
     os.rename("pid.tmp", "pid")
-    open("begun", "w").close()
     time.sleep(1000)
 """
     )
     started = zygote(depth=depth)
     child = started.fork("test_a.py")
-    while not (inner.folder / "pid").exists():
-        assert not gone_now(child.pid), "it has ended"
-        os.sched_yield()
+    wait_until((inner.folder / "pid").exists, "the test has begun")
     grandchild = int((inner.folder / "pid").read_text())
     assert started.close() == 0
     assert gone(child.pid)
     assert gone(grandchild)
-
-
-def gone_now(pid):
-    return not os.path.exists(f"/proc/{pid}")
 
 
 def test_a_killed_zygote_takes_its_children_along(inner, zygote, depth):

@@ -43,6 +43,9 @@ Depths, and what the children share with each other:
 - ``imports``: the fork is before pytest reads a thing. Shared: pytest's own, standard library and third-party modules,
   installed plugins among them; nothing is configured yet.
 
+At both depths children share the seed of hashes and what libraries have read from the environment when they were
+imported, so caps on threads belong into the zygote's environment. ``gc.get_objects()`` does not list what is shared.
+
 ``auto`` goes to ``imports`` where sharing would show: see :mod:`oomguard.pytest._zygote._depth`. What is never shared:
 output, capture's files, positions in files open for reading, random numbers (unless a conftest has set a seed, which
 then holds), process group, signal handling.
