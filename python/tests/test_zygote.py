@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 
 import pytest
 from absence import needs
@@ -371,13 +372,57 @@ def test_a():
     assert gone(grandchild)
 
 
-def test_a_killed_zygote_takes_its_children_along(inner, zygote, depth):
-    inner.write(test_a="import time\ndef test_a(): time.sleep(1000)")
+def test_children_of_a_killed_zygote_go_on(inner, zygote, depth):
+    os.mkfifo(inner.folder / "go")
+    inner.write(test_a="def test_a(): open('go').close()")
     started = zygote(depth=depth)
     child = started.fork("test_a.py")
     started.process.send_signal(signal.SIGKILL)
     started.process.wait(SECONDS)
+    open(inner.folder / "go", "w").close()
     assert gone(child.pid)
+    child.finish()
+    assert child.outcomes() == {"test_a.py::test_a": "passed"}
+
+
+RUNNER = """
+import os, pathlib, sys
+from zygote_runner import Zygote
+folder = pathlib.Path(sys.argv[1])
+started = Zygote(folder, dict(os.environ), depth=sys.argv[2])
+started.fork("test_a.py")
+started.next()
+"""
+
+
+STUCK = """
+import os, subprocess, time
+def stuck():
+    child = subprocess.Popen(["sleep", "1000"])
+    with open("pids.part", "w") as file:
+        file.write(f"{os.getpid()} {child.pid}")
+    os.rename("pids.part", "pids")
+    time.sleep(1000)
+"""
+
+
+@pytest.mark.parametrize("when", ["serving", "loading"])
+def test_a_killed_runner_leaves_nothing(inner, when):
+    inner.write(stuck=STUCK, conftest="", test_a="import stuck\ndef test_a(): stuck.stuck()")
+    if when == "loading":
+        inner.write(conftest="import stuck\nstuck.stuck()")
+    path = f"{environment()['PYTHONPATH']}:{os.path.dirname(__file__)}"
+    command = [sys.executable, "-c", RUNNER, str(inner.folder), "collection"]
+    runner = subprocess.Popen(command, env=environment(PYTHONPATH=path))
+    wait_until((inner.folder / "pids").exists, f"it is {when}")
+    stuck, started = map(int, (inner.folder / "pids").read_text().split())
+    runner.kill()
+    runner.wait(SECONDS)
+    assert gone(stuck)
+    if when == "serving":
+        assert gone(started)
+    else:
+        os.kill(started, signal.SIGKILL)  # what a conftest has started while it was imported is its own
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ seconds, ``maxrss`` in bytes)::
 The code is pytest's; 125 says that the child could not enter its cgroups or limits and ran nothing (its stderr has the
 reason). At ``collection`` the ``args`` of a fork are paths and node ids; options there are refused, as they would come
 too late. The end of the socket ends the zygote: it kills what still runs and leaves without a word to pytest or atexit.
+Children of a zygote that is itself killed go on.
 
 Depths, and what the children share with each other:
 

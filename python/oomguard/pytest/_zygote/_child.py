@@ -15,7 +15,6 @@ import weakref
 from collections.abc import Callable
 from typing import NoReturn
 
-from oomguard.pytest._zygote import _death
 from oomguard.pytest._zygote._order import Order
 from oomguard.pytest._zygote._output import flush
 
@@ -30,7 +29,7 @@ def fail(order: Order, why: str) -> NoReturn:
     os._exit(FAILED)
 
 
-def confine(order: Order, zygote: int) -> None:
+def confine(order: Order) -> None:
     """Enters session, cgroups and limits, before anything else allocates; fails where one of them cannot be entered."""
     step = "setsid"
     try:
@@ -38,7 +37,6 @@ def confine(order: Order, zygote: int) -> None:
         for join in order.joins:
             step = f"joining the cgroup `{os.path.dirname(os.readlink(f'/proc/self/fd/{join}'))}`"
             os.write(join, b"0")
-        _death.kill_me_after(zygote)
         if order.oom_score_adj is not None:
             step = "oom_score_adj"
             with open("/proc/self/oom_score_adj", "w") as file:

@@ -1,4 +1,8 @@
-"""SIGKILL for this process when its parent dies: ``prctl(PR_SET_PDEATHSIG)``. Does without where there is no ctypes."""
+"""SIGKILL for this process when its parent dies: ``prctl(PR_SET_PDEATHSIG)``. Does without where there is no ctypes.
+
+For as long as the zygote imports what others wrote, and cannot look at its socket. Once it serves, the socket's end
+says the same, and leaves the time to end the children and what they have started.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +28,9 @@ def kill_me_after(parent: int) -> None:
     _prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def no_more() -> None:
+    """The parent's death is nothing to die of any more."""
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)

@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 from typing import NoReturn
 
-from oomguard.pytest._zygote import _child, _safety
+from oomguard.pytest._zygote import _child, _death, _safety
 from oomguard.pytest._zygote._channel import Channel
 from oomguard.pytest._zygote._order import Order
 from oomguard.pytest._zygote._output import Output, flush
@@ -58,6 +58,7 @@ class Server:
         """Returns in children only, in each as the process that was ordered. Ends the zygote at the end of file."""
         flush()
         _child.keep_finalizers()
+        _death.no_more()
         shared, seeds = self._output.look(), Seeds()
         handlers, garbage = _child.Handlers(), _child.Garbage()
         order = self._until_a_child()
@@ -106,7 +107,6 @@ class Server:
         return order if self._fork(order) else None
 
     def _fork(self, order: Order) -> bool:
-        zygote = os.getpid()
         try:
             pid = _safety.fork()
         except OSError as error:
@@ -114,7 +114,7 @@ class Server:
             _close(order.fds)
             return False
         if pid == 0:
-            _child.confine(order, zygote)
+            _child.confine(order)
             return True
         _close(order.fds)
         pidfd = os.pidfd_open(pid)
