@@ -62,4 +62,5 @@ def test_without_failures_nothing_is_written(inner, run):
     written = sorted(
         os.path.relpath(os.path.join(at, name), cache) for at, _, names in os.walk(cache) for name in names
     )
-    assert written == ["mine/x"]
+    # pytest before 9 writes an empty list of its --stepwise, always.
+    assert [name for name in written if name != "cache/stepwise"] == ["mine/x"]
