@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod error;
+pub mod folder;
 pub mod footprint;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
