@@ -7,6 +7,7 @@ use std::io;
 
 use jiff::Timestamp;
 use oomguard_core::Instant;
+use oomguard_sys::folder;
 use serde::{Deserialize, Serialize};
 use std::fs;
 
@@ -109,19 +110,12 @@ impl StateDir {
     /// Reads what the last guard wrote. Never fails: what is damaged is moved aside.
     pub fn load(&self) -> Loaded {
         let path = self.file("state.json");
-        let size = match fs::symlink_metadata(&path) {
-            Ok(meta) => meta.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
-            Err(error) => return self.damaged(&in_words(&error), None),
-        };
-        if size > LARGEST {
-            return self.damaged(&format!("`state.json` has {size} bytes"), None);
-        }
-        match fs::read(&path) {
+        match folder::read(&path, LARGEST) {
             Ok(bytes) => match parse(&bytes) {
                 Ok(state) => Loaded::Found(state),
                 Err(why) => self.damaged(&why, salvage(&bytes)),
             },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Loaded::Nothing,
             Err(error) => self.damaged(&in_words(&error), None),
         }
     }

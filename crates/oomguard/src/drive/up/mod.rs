@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
 use oomguard_sys::clock;
+use oomguard_sys::folder::Folder;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Received};
@@ -173,7 +174,7 @@ fn require(config: &Config, place: &Place) -> Result<(), Error> {
 
 fn sinks(cli: &cli::Up, config: &Config) -> Result<Sinks, Error> {
     let log = &config.log;
-    std::fs::create_dir_all(&log.dir).map_err(|error| Error::io("create", &log.dir, &error))?;
+    Folder::make(&log.dir, 0o777).map_err(|error| Error::io("create", &log.dir, &error))?;
     let file = |name: &str| LogFile::open(&log.dir.join(name), log.max_size, log.keep);
     let mut sinks = Sinks::new();
     sinks.add(Human::file(file("watchdog.log"))).add(JsonLines::file(file("events.jsonl")));
