@@ -41,10 +41,10 @@ impl Watch {
 impl Iterator for Watch {
     type Item = Value;
 
-    /// The next event; nothing when the guard has ended.
+    /// The next event; nothing when the guard has ended, or sends what no guard would.
     fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
-        match self.reader.read_line(&mut line) {
+        match self.reader.by_ref().take(LONGEST_ANSWER).read_line(&mut line) {
             Ok(1..) => serde_json::from_str(&line).ok(),
             _ => None,
         }
@@ -53,6 +53,7 @@ impl Iterator for Watch {
 
 fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Result<BufReader<UnixStream>, Error> {
     let mut stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
+    check_guard(&stream, path)?;
     let limits = stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience));
     let line = serde_json::to_string(request).map_err(io::Error::from);
     limits
@@ -62,6 +63,18 @@ fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Result<Buf
         .or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
         .map_err(|error| Error::io("speak to", path, &error))?;
     Ok(BufReader::new(stream))
+}
+
+/// A guard of ours or of root; root may ask everybody's. A configuration can name any place for its state.
+fn check_guard(stream: &UnixStream, path: &Path) -> Result<(), Error> {
+    let peer = rustix::net::sockopt::socket_peercred(stream);
+    let peer = peer.map_err(|errno| Error::io("speak to", path, &errno.into()))?;
+    let (theirs, ours) = (peer.uid.as_raw(), rustix::process::geteuid().as_raw());
+    if theirs == ours || theirs == 0 || ours == 0 {
+        return Ok(());
+    }
+    Err(Error::new(format!("what listens on `{}` belongs to user {theirs}", path.display()))
+        .hint("ask as that user or as root, if it is a guard at all"))
 }
 
 fn unreachable(path: &Path, error: &io::Error) -> Error {

@@ -11,6 +11,7 @@ use oomguard_sys::folder::{self, Folder};
 
 use crate::cli;
 use crate::error::{Error, in_words};
+use crate::sink::human::harmless;
 
 /// No unit is longer.
 const LARGEST: u64 = 1 << 20;
@@ -34,9 +35,9 @@ pub fn install(cli: &cli::Install) -> Result<u8, Error> {
     let is_safe = if cli.user { Ok(()) } else { check_program(&program) };
     if !cli.yes {
         crate::say(&text.trim_end());
-        eprintln!("oomguard: would write this to `{}`; --yes does", path.display());
+        crate::complain(&format!("oomguard: would write this to `{}`; --yes does", path.display()));
         if let Err(error) = is_safe {
-            eprintln!("oomguard: --yes would refuse: {}", error.message);
+            crate::complain(&format!("oomguard: --yes would refuse: {}", harmless(&error.message)));
         }
         return Ok(0);
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::fs;
 
 use super::{StateDir, write_whole};
-use crate::error::{Error, in_words};
+use crate::error::in_words;
 use crate::record::Notice;
 
 /// The form of the file that this version writes.
@@ -93,12 +93,8 @@ pub enum Loaded {
 
 impl StateDir {
     /// Writes the state, whole or not at all.
-    pub fn save(&self, state: &State) -> Result<(), Error> {
-        let path = self.file("state.json");
-        lines(state)
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_whole(&path, &bytes, 0o600))
-            .map_err(|error| Error::io("write", &path, &error))
+    pub fn save(&self, state: &State) -> io::Result<()> {
+        write_whole(&self.file("state.json"), &lines(state)?, 0o600)
     }
 
     /// Removes the state: there is nothing to take over.

@@ -10,7 +10,6 @@ mod reload;
 mod trials;
 mod worker;
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
@@ -18,7 +17,7 @@ use oomguard_sys::clock;
 use oomguard_sys::folder::Folder;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::SpawnError;
-use oomguard_sys::wait::{Interest, Received};
+use oomguard_sys::wait::Received;
 
 use super::{Begun, Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
 use crate::cli;
@@ -30,7 +29,7 @@ use crate::record::{Notice, Record, Roster, Told};
 use crate::sink::{Human, JsonLines, LogFile, Sinks};
 use crate::state::{Deaths, Lock, Runtime, StateDir};
 
-use worker::Worker;
+use worker::{MOST_WORDS, Worker};
 
 const NOTIFY: u64 = VERB_TOKENS;
 const CONTROL: u64 = VERB_TOKENS + 1;
@@ -52,7 +51,13 @@ pub(crate) struct Up {
     boot_id: String,
     started: oomguard_core::Instant,
     asked: bool,
+    /// Words of workers since the last look; many of them have to wait for the next.
+    words: u32,
     troubled: bool,
+    /// Files that could not be written when that was last tried.
+    unwritten: Vec<PathBuf>,
+    /// The same, met while nothing could be said.
+    unsaid: Vec<(PathBuf, std::io::Result<()>)>,
     /// What is missing on this machine, for `status`.
     notes: Vec<String>,
     _lock: Lock,
@@ -134,7 +139,10 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         boot_id,
         started: clock::now(),
         asked: false,
+        words: MOST_WORDS,
         troubled: false,
+        unwritten: Vec::new(),
+        unsaid: Vec::new(),
         config,
         source,
         state,
@@ -150,7 +158,7 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         let text = format!("⚠️  {lines} lines of {} could not be read; the others hold", file.display());
         guard.note(Notice::Note { text });
     }
-    guard.poller.add(up.notify.as_fd(), Interest::Read, NOTIFY);
+    up.hear_again(&mut guard);
     up.watch_control(&mut guard);
     up.engage(&mut guard, enforcement);
     guard.guard(&mut up)?;
@@ -242,10 +250,13 @@ impl Verb for Up {
     }
 
     fn looked(&mut self, guard: &mut Guard) {
+        self.hear_again(guard);
         self.rotate_logs(guard);
+        self.say_unsaid(guard);
     }
 
     fn told(&mut self, guard: &mut Guard, record: &Record) {
+        self.say_unsaid(guard);
         self.pass_on(guard, record);
         if let Told::Engine(event) = &record.told {
             self.book(guard, event, record);
