@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::sink::human::harmless;
+use crate::sink::human::{harmless, one_line};
 
 /// Not enough room: pre-flight refused (`EX_TEMPFAIL`, so that CI can queue the work again).
 pub const REFUSED: u8 = 75;
@@ -43,7 +43,8 @@ impl Error {
 
     /// ``could not read `oomguard.toml`: no such file or directory``.
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Error {
-        Error::new(format!("could not {doing} `{}`: {}", path.display(), in_words(error)))
+        let path = one_line(&path.display().to_string());
+        Error::new(format!("could not {doing} `{path}`: {}", in_words(error)))
     }
 
     /// With a line that says what to do.
@@ -110,10 +111,10 @@ mod tests {
     #[test]
     fn a_name_in_an_error_cannot_speak_to_the_terminal() {
         let missing = io::Error::from_raw_os_error(2);
-        let shown = Error::io("read", Path::new("a\u{1b}]0;x\u{7}\u{9b}2J\rb"), &missing).to_string();
+        let shown = Error::io("read", Path::new("a\u{1b}]0;x\u{7}\u{9b}2J\nhint: b"), &missing).to_string();
         assert_eq!(
             shown,
-            "error: could not read `a\\u{1b}]0;x\\u{7}\\u{9b}2J\\rb`: no such file or directory"
+            "error: could not read `a\\u{1b}]0;x\\u{7}\\u{9b}2J\\nhint: b`: no such file or directory"
         );
     }
 

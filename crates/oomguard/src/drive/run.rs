@@ -24,7 +24,7 @@ use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
 use crate::notify::{Heard, Notify, Said};
 use crate::record::{Entry, Record, Roster, Told};
-use crate::sink::human::harmless;
+use crate::sink::human::{harmless, one_line};
 use crate::sink::report::Closing;
 use crate::sink::{Human, JsonLines, Report, Sinks};
 use crate::state::Runtime;
@@ -330,7 +330,7 @@ impl Run<'_> {
         };
         if !self.cli.json {
             // The program's and the process's name are their own.
-            crate::complain(&format!("oomguard: {}", harmless(&line)));
+            crate::complain(&format!("oomguard: {}", one_line(&line)));
         }
     }
 

@@ -118,6 +118,12 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let runtime = Runtime::locate(state.path(), &env, rustix::process::getuid().as_raw());
     runtime.create()?;
     let lock = Lock::take(&state, &runtime.socket())?;
+    // All that can fail comes before the cgroups: nobody else would remove them.
+    let sinks = sinks(&cli, &config)?;
+    let boot_id = clock::boot_id().map_err(|e| Error::new(format!("could not read the boot id: {e}")))?;
+    let deaths = Deaths::open(&state)?;
+    let notify = Notify::bind(&runtime.notify())?;
+    let control = Server::bind(&runtime.socket())?;
     let place = Place::find(config.cgroup_parent.as_deref());
     if let Err(error) = require(&config, &place) {
         place.leave();
@@ -127,12 +133,10 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let notes = prepare::notes(&place);
     let armed = prepare::armed("up", &place, &host, &policy, notes.clone());
     let enforcement = place.enforcement;
-    let sinks = sinks(&cli, &config)?;
-    let boot_id = clock::boot_id().map_err(|e| Error::new(format!("could not read the boot id: {e}")))?;
     let mut up = Up {
-        deaths: Deaths::open(&state)?,
-        notify: Notify::bind(&runtime.notify())?,
-        control: Server::bind(&runtime.socket())?,
+        deaths,
+        notify,
+        control,
         workers: Vec::new(),
         dead: Vec::new(),
         run_id: format!("{:x}-{:x}", std::process::id(), clock::now().0 / 1_000_000),
