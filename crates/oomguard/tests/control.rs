@@ -285,3 +285,24 @@ proptest! {
         prop_assert!(asked);
     }
 }
+
+#[test]
+fn a_line_without_an_end_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let endless = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.write_all(b"{\"ok\":true}\n").unwrap();
+        let (part, mut sent) = ([b'x'; 64 << 10], 0);
+        while sent < 64 << 20 && client.write_all(&part).is_ok() {
+            sent += part.len();
+        }
+        sent
+    });
+    let mut watch = Watch::begin(&path, PATIENCE).unwrap();
+    assert_eq!(watch.next(), None);
+    drop(watch);
+    let sent = endless.join().unwrap();
+    assert!(sent < 32 << 20, "{sent} bytes of one line were taken");
+}

@@ -27,19 +27,23 @@ fn open_wide(path: &Path) {
 
 /// This test program again, as somebody else, with only `test` to do.
 fn as_stranger(test: &str, path: &Path) -> Option<Child> {
+    as_user(STRANGER, test, path)
+}
+
+fn as_user(user: u32, test: &str, path: &Path) -> Option<Child> {
     if !rustix::process::geteuid().is_root() {
         assert!(!std::env::var("OOMGUARD_REQUIRE").is_ok_and(|needs| needs.contains("root")), "not root");
         println!("skipped: only root can become another user");
         return None;
     }
     let _alone = ONE_AT_A_TIME.lock().unwrap();
-    let copy = path.with_file_name("stranger");
+    let copy = path.with_file_name(format!("stranger-{user}-{test}"));
     std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
     open_wide(&copy);
     open_wide(path.parent().unwrap());
     let mut command = Command::new(copy);
     command.args(["--exact", test, "--ignored", "--nocapture"]).env("STRANGER_PATH", path);
-    command.uid(STRANGER).gid(STRANGER).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
+    command.uid(user).gid(user).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
     Some(command.spawn().unwrap())
 }
 
@@ -58,6 +62,33 @@ fn stranger_asks() {
 #[ignore = "the other side of `a_stranger_is_not_heard`"]
 fn stranger_speaks() {
     UnixDatagram::unbound().unwrap().send_to(b"READY=1", path_of_stranger()).unwrap();
+}
+
+#[test]
+#[ignore = "the other side of `what_a_stranger_listens_on_is_no_guard`"]
+fn stranger_listens() {
+    let mut server = Server::bind(&path_of_stranger()).unwrap();
+    open_wide(&path_of_stranger());
+    println!("listening");
+    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    poll(&mut [PollFd::new(&server, PollFlags::IN)], Some(&patience)).unwrap();
+    assert_eq!(server.turn(), [], "somebody has asked a stranger");
+}
+
+#[test]
+fn what_a_stranger_listens_on_is_no_guard() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let Some(mut stranger) = as_stranger("stranger_listens", &path) else { return };
+    let mut said = std::io::BufReader::new(stranger.stdout.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("listening") {
+        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "{line}");
+    }
+    let other = as_user(STRANGER + 1, "stranger_asks", &path).unwrap();
+    let heard = String::from_utf8(other.wait_with_output().unwrap().stdout).unwrap();
+    assert!(heard.contains("belongs to user 12345"), "{heard}");
+    assert!(stranger.wait().unwrap().success());
 }
 
 #[test]
