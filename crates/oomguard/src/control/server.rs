@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
@@ -111,12 +112,14 @@ impl Server {
         self.clients.retain(|client| !client.gone);
     }
 
-    /// Writes what is left for up to `patience`, before the guard ends.
-    pub fn finish(&mut self, patience: std::time::Duration) {
+    /// Writes what is left for up to `patience` in all, before the guard ends.
+    pub fn finish(&mut self, patience: Duration) {
+        let end = Instant::now() + patience;
         for client in &mut self.clients {
             // The stream is thrown away right after; a client that is slow loses the rest.
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             let _ = client.stream.set_nonblocking(false);
-            let _ = client.stream.set_write_timeout(Some(patience.max(std::time::Duration::from_millis(1))));
+            let _ = client.stream.set_write_timeout(Some(left));
             let _ = client.stream.write_all(&client.output);
         }
         self.clients.clear();

@@ -90,8 +90,14 @@ fn unit(user: bool, program: &Path, flags: &[OsString]) -> Result<String, Error>
         [program.as_os_str(), OsStr::new("watch")].into_iter().chain(flags.iter().map(OsString::as_os_str));
     let command = words.map(quoted).collect::<Result<Vec<_>, _>>()?.join(" ");
     // A user's manager may not lower the score of what it starts.
-    let (score, target) =
-        if user { ("", "default.target") } else { ("OOMScoreAdjust=-900\n", "multi-user.target") };
+    // ... nor has it the right to give it a file system of its own.
+    let (system, target) = match user {
+        true => ("", "default.target"),
+        false => (
+            "OOMScoreAdjust=-900\nProtectSystem=strict\nProtectHome=read-only\nRestrictAddressFamilies=AF_UNIX\n",
+            "multi-user.target",
+        ),
+    };
     Ok(format!(
         "{OURS}
 [Unit]
@@ -105,7 +111,8 @@ Restart=on-failure
 WatchdogSec=30
 Delegate=yes
 OOMPolicy=continue
-{score}
+NoNewPrivileges=yes
+{system}
 [Install]
 WantedBy={target}
 "
