@@ -50,6 +50,8 @@ pub(super) struct Worker {
     pub(super) trial: Option<u32>,
     /// The configuration knows it no more.
     pub(super) leaving: bool,
+    /// Somebody has stopped it, by its name.
+    pub(super) stopped: bool,
     /// ... and then again, before it was gone.
     pub(super) again: Option<(Pool, u16)>,
     /// Its own words.
@@ -111,6 +113,7 @@ impl Up {
             checks: false,
             trial: None,
             leaving: false,
+            stopped: false,
             again: None,
             status: None,
         });
