@@ -3,10 +3,12 @@
 //! Waits, but never longer than it is told to. What goes wrong becomes one error that says who did not answer.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use oomguard_sys::peer::Peer;
 use serde_json::Value;
 
 use super::Request;
@@ -67,9 +69,8 @@ fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Result<Buf
 
 /// A guard of ours or of root; root may ask everybody's. A configuration can name any place for its state.
 fn check_guard(stream: &UnixStream, path: &Path) -> Result<(), Error> {
-    let peer = rustix::net::sockopt::socket_peercred(stream);
-    let peer = peer.map_err(|errno| Error::io("speak to", path, &errno.into()))?;
-    let (theirs, ours) = (peer.uid.as_raw(), rustix::process::geteuid().as_raw());
+    let peer = Peer::of(stream.as_fd()).map_err(|error| Error::io("speak to", path, &error))?;
+    let (theirs, ours) = (peer.uid, rustix::process::geteuid().as_raw());
     if theirs == ours || theirs == 0 || ours == 0 {
         return Ok(());
     }

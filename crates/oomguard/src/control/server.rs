@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use oomguard_sys::peer::Peer;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use serde_json::Value;
@@ -127,11 +128,11 @@ impl Server {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
-            let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { continue };
+            let Ok(peer) = Peer::of(stream.as_fd()) else { continue };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let (uid, ours) = (peer.uid.as_raw(), rustix::process::geteuid().as_raw());
+            let (uid, ours) = (peer.uid, rustix::process::geteuid().as_raw());
             if uid != ours && uid != 0 {
                 turn_away(
                     stream,

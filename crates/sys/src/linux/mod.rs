@@ -15,6 +15,7 @@ pub mod kmsg;
 pub mod meminfo;
 pub mod oneself;
 pub mod page;
+pub mod peer;
 pub mod process;
 pub mod processes;
 pub mod psi;
