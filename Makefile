@@ -83,6 +83,7 @@ check: $(VENV)/.installed
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --quiet
+	CARGO="$(CARGO)" .ci/deny
 	$(BIN)/python -m ruff format --check python examples bench tests
 	$(BIN)/python -m ruff check python examples bench tests
 	$(BIN)/python -m mypy

@@ -18,6 +18,10 @@ MEMORY_CAUSES = OWN_CAUSES | {"reserve", "vram"}
 """Causes that are about memory at all, whoever holds it."""
 
 
+MOST = 16 << 20
+"""Bytes of a file that are read."""
+
+
 class Death(NamedTuple):
     """How a job ended. Sizes in GiB, ``None`` where the guard did not know."""
 
@@ -78,7 +82,7 @@ def register(state: str, study: Study) -> None:
         OSError: The directory is missing or not ours.
     """
     line = json.dumps(study._asdict()).encode() + b"\n"
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
     file = os.open(os.path.join(state, "studies.jsonl"), flags, 0o600)
     try:
         size = os.fstat(file).st_size
@@ -105,7 +109,9 @@ def studies(state: str) -> list[Study]:
 def _lines(path: str) -> list[dict[str, Any]]:
     try:
         with open(path, "rb") as file:
-            raw = file.read().splitlines()
+            # Of a file that no guard would let grow so far, its end: the rest of the line where that begins is no JSON.
+            file.seek(max(0, os.fstat(file.fileno()).st_size - MOST))
+            raw = file.read(MOST).splitlines()
     except FileNotFoundError:
         return []
     parsed = []

@@ -406,3 +406,14 @@ os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=work, daemon=True).start()
     assert done.wait(10), "the lock of a dead process holds up the living"
+
+
+def test_a_link_in_the_place_of_a_journals_lock_is_not_written_through(tmp_path):
+    path = tmp_path / "study.journal"
+    path.touch()
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "study.journal.oomguard").symlink_to(tmp_path / "precious")
+    study = og.attach(new_study(f"journal:{path}"))
+    study.optimize(lambda trial: 1.0, n_trials=1)
+    assert len(study.trials) == 1, "Optuna's own lock does"
+    assert (tmp_path / "precious").read_text() == "precious"

@@ -193,6 +193,16 @@ def test_a_report_that_cannot_be_written_is_said(inner):
     assert "No such file or directory" in result.out
 
 
+def test_a_report_is_not_written_through_a_link_that_lay_beside_it(inner):
+    conftest = "import os\nos.symlink('precious', f'report.json.{os.getpid()}')"
+    inner.write(test_a="def test_a(): pass", conftest=conftest)
+    result = inner.run("--oomguard-report=report.json")
+    assert result.code == 0, result
+    assert (inner.folder / "report.json").is_file()
+    assert not (inner.folder / "precious").exists(), "the link was not followed"
+    assert not list(inner.folder.glob("report.json.*"))
+
+
 def test_profile_lines_are_the_origin_systems(inner):
     inner.write(test_a="def test_a(): pass\ndef test_b(): pass", test_b="def test_c(): print(open('p.txt').read())")
     result = inner.run("-s", "--oomguard-profile=p.txt")

@@ -226,3 +226,13 @@ def test_an_error_in_a_save_leaves_the_old_file(tmp_path, monkeypatch):
         filled(5, 5, first=50).save(path)
     assert path.read_bytes() == whole
     assert os.listdir(tmp_path) == ["history.npz"]
+
+
+def test_a_link_in_the_place_of_the_part_is_not_emptied(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "replay.npz.part").symlink_to(tmp_path / "precious")
+    buffer = Buffer(4, {"x": 1}, seed=0)
+    buffer.push(x=np.zeros(1))
+    with pytest.raises(OSError, match=r"replay\.npz\.part"):
+        buffer.save(tmp_path / "replay.npz")
+    assert (tmp_path / "precious").read_text() == "precious"

@@ -72,3 +72,20 @@ def test_deaths_cut_short_anywhere_are_read_up_to_there(tmp_path: Path) -> None:
         deaths = Deaths(str(tmp_path))
         known = [deaths.of(owner(number)) is not None for number in (1, 2)]
         assert known == [end >= len(death(1)) - 1, end >= len(whole) - 1], end
+
+
+def test_a_file_without_an_end_is_read_from_its_end_only(tmp_path: Path) -> None:
+    file = tmp_path / "deaths.jsonl"
+    with file.open("wb") as deaths:
+        deaths.seek(1 << 32)  # a hole: 4 GiB that hold nothing
+        deaths.write(b"\n" + death(7).encode())
+    assert Deaths(str(tmp_path)).of(owner(7)) is not None
+
+
+def test_a_link_in_the_place_of_the_studies_is_not_written_through(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "studies.jsonl").symlink_to(precious)
+    with pytest.raises(OSError, match=r"studies\.jsonl"):
+        register(str(tmp_path), ONE)
+    assert precious.read_text() == "precious"

@@ -89,6 +89,8 @@ pub enum Input<'a> {
     Started(JobId),
     /// It could not be started.
     StartFailed(JobId),
+    /// It could not be started, and trying again will not help: there is no such program.
+    CannotStart(JobId),
     /// The sensors were read.
     Sample(&'a HostSample, &'a [JobSample]),
     /// The kernel spoke about a job.

@@ -77,6 +77,7 @@ impl Engine {
             Input::Change(job, _)
             | Input::Started(job)
             | Input::StartFailed(job)
+            | Input::CannotStart(job)
             | Input::Limit(job, _)
             | Input::Exited(job, _)
             | Input::Emptied(job)
@@ -93,7 +94,8 @@ impl Engine {
             Input::Change(job, policy) => self.change(now, job, policy),
             Input::Adopt(job, policy, age, attempt) => self.adopt(now, job, policy, age, attempt),
             Input::Started(job) => self.started(now, job),
-            Input::StartFailed(job) => self.start_failed(now, job),
+            Input::StartFailed(job) => self.start_failed(now, job, false),
+            Input::CannotStart(job) => self.start_failed(now, job, true),
             Input::Sample(host, jobs) => self.sampled(now, host, jobs),
             Input::Limit(job, event) => self.kernel_spoke(now, job, event),
             Input::Exited(job, exit) => self.exited(now, job, exit),
@@ -134,6 +136,13 @@ impl Engine {
     /// The thresholds in force.
     pub fn host_policy(&self) -> &HostPolicy {
         &self.policy
+    }
+
+    /// What an earlier guard had counted of a slot: failures in a row, which go on from there.
+    pub fn recall(&mut self, job: JobId, failures: u32) {
+        if let Some(job) = self.jobs.get_mut(job.index()) {
+            job.failures.in_row = failures;
+        }
     }
 
     /// New thresholds, from a re-read configuration.

@@ -113,6 +113,8 @@ pub enum Parked {
     Failures,
     /// It died of memory right after its start, again and again: its limit is too small for it.
     EarlyMemoryDeaths,
+    /// There is nothing that could be started.
+    CannotStart,
 }
 
 /// What the engine has to say. Plain numbers; names are added where it is shown.

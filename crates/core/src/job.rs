@@ -98,6 +98,8 @@ pub struct Job {
     pub(crate) due: Option<Cause>,
     /// Not to be started again, and how it is to end.
     pub(crate) removed: Option<Urgency>,
+    /// Its start failed, and would again.
+    pub(crate) hopeless: bool,
     /// Its `Start` timer was due.
     pub(crate) start_due: bool,
     /// It has been said that this slot waits for memory.
@@ -132,6 +134,7 @@ impl Job {
             throttled: false,
             due: None,
             removed: None,
+            hopeless: false,
             start_due: false,
             waits_for_memory: false,
             failures: Failures::default(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::clock::{Instant, nanos};
 use crate::effect::{Effect, Exit, JobId, Urgency};
 use crate::engine::Engine;
-use crate::event::{Cause, Event, Level, Pause};
+use crate::event::{Cause, Event, Level, Parked, Pause};
 use crate::job::{Ending, Phase, WORTH_WAITING};
 use crate::policy::{HEALTH_EVERY, JobPolicy, KILL_WAIT, LEFTOVER_GRACE, Restart};
 use crate::pool::{Failures, Next};
@@ -142,9 +142,10 @@ impl Engine {
         self.look_at = born.min(self.look_at);
     }
 
-    pub(crate) fn start_failed(&mut self, now: Instant, id: JobId) {
+    pub(crate) fn start_failed(&mut self, now: Instant, id: JobId, hopeless: bool) {
         if self.job(id).phase == Phase::Starting {
             let job = self.job(id);
+            job.hopeless = hopeless;
             job.attempt = job.attempt.saturating_add(1);
             job.started = now;
             job.cause = Some(Cause::StartFailed);
@@ -317,7 +318,10 @@ impl Engine {
         let exit = job.exit.unwrap_or(Exit::Unknown);
         let (age, peak, killed_at) = (job.age(now), job.peak, job.killed_at);
         job.needs = if cause == Cause::Reserve { peak.min(warning) } else { Bytes::ZERO };
-        let next = job.failures.after(&job.policy, cause, age, jitter);
+        let next = match job.failures.after(&job.policy, cause, age, jitter) {
+            Next::After(_) | Next::Park(_) if job.hopeless => Next::Park(Parked::CannotStart),
+            next => next,
+        };
         if let Some(at) = killed_at {
             self.say(Event::MemoryBack { job: id, after: now.since(at), complete });
         }
@@ -361,15 +365,22 @@ impl Engine {
         }
     }
 
-    /// A rolling restart of what runs; what waits or was given up gets a fresh chance at once.
+    /// A rolling restart of what runs; what waits, was given up or is over gets a fresh chance at once, and what is
+    /// being stopped when it has ended: the last word counts. Nothing begins again in a shutdown.
     pub(crate) fn restart(&mut self, now: Instant, id: JobId) {
+        if self.shutdown.is_some() {
+            return;
+        }
         let job = self.job(id);
-        if matches!(job.phase, Phase::Waiting | Phase::Parked | Phase::Over) && job.removed.is_none() {
-            job.phase = Phase::Waiting;
-            job.failures = Failures::default();
-            job.timers.set(Timer::Start, now);
-        } else {
-            self.plan(id, Cause::Requested);
+        let stopped = job.removed.take().is_some();
+        match job.phase {
+            Phase::Waiting | Phase::Parked | Phase::Over => {
+                job.phase = Phase::Waiting;
+                job.failures = Failures::default();
+                job.timers.set(Timer::Start, now);
+            }
+            _ if stopped => {}
+            _ => self.plan(id, Cause::Requested),
         }
     }
 

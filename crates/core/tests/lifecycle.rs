@@ -253,3 +253,24 @@ fn the_gap_before_a_high_number_is_no_slot() {
     let started = world.story.did(|e| matches!(e, Effect::Start(JobId(1) | JobId(2))));
     assert!(started.is_empty(), "{}", world.story);
 }
+
+#[test]
+fn what_was_stopped_is_started_again_when_that_is_asked_for() {
+    for between in [secs(60), millis(100)] {
+        let mut world = roomy();
+        let other = world.add(worker(CG2), Kind::steady(Bytes::gib(1)));
+        // It takes a second to end: the second request comes after that, or meanwhile.
+        let job = world.add(worker(CG2), Kind::steady(Bytes::gib(1)).exits_in(secs(1)));
+        world.run_for(secs(5));
+        world.input(Input::Remove(job, Urgency::Graceful));
+        world.run_for(between);
+        world.input(Input::Restart(job));
+        world.run_for(secs(20));
+        assert_eq!(world.phase(job), Phase::Running, "{between:?}: {}", world.story);
+        assert_eq!(ends(&world, job).len(), 1, "{between:?}: {}", world.story);
+        world.input(Input::Shutdown(Urgency::Graceful));
+        world.input(Input::Restart(other));
+        world.run_for(secs(30));
+        assert!(world.engine.is_done(), "nothing begins in a shutdown: {}", world.story);
+    }
+}

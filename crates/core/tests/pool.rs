@@ -81,6 +81,30 @@ fn what_cannot_be_started_is_tried_ever_later_and_given_up() {
 }
 
 #[test]
+fn what_can_never_be_started_is_given_up_at_once_and_tried_again_when_asked() {
+    let mut world = World::new(Bytes::gib(64));
+    let job = world.add(worker(CG2), Kind { hopeless: true, ..Kind::fails() });
+    world.run_for(secs(60));
+    assert_eq!(starts(&world, job).len(), 1, "{}", world.story);
+    let hopeless = |e: &Event| matches!(e, Event::Parked { parked: Parked::CannotStart, failures: 1, .. });
+    assert_eq!(world.story.said(hopeless).len(), 1);
+    world.input(Input::Restart(job));
+    world.run_for(secs(60));
+    assert_eq!((starts(&world, job).len(), world.phase(job)), (2, Phase::Parked));
+}
+
+#[test]
+fn failures_that_an_earlier_guard_had_counted_go_on_from_there() {
+    let mut world = World::new(Bytes::gib(64));
+    let job = world.add(worker(CG2), Kind::fails());
+    world.engine.recall(job, 7);
+    world.run_for(secs(600));
+    assert_eq!(starts(&world, job).len(), 3, "{}", world.story);
+    assert_eq!(world.phase(job), Phase::Parked);
+    world.engine.recall(JobId(99), 7);
+}
+
+#[test]
 fn a_limit_that_is_too_small_parks_the_worker_after_three_early_deaths() {
     let mut world = World::new(Bytes::gib(64));
     let policy = JobPolicy { limit: Some(Bytes::gib(2)), ..worker(CG2) };

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use oomguard_core::watch::{Effect, Event, Policy, Remains, Row, Shortage, Standing, Watch, Who, newcomers};
+use oomguard_core::watch::{
+    Effect, Event, Policy, Remains, Row, Shortage, Standing, Watch, Who, expose, newcomers,
+};
 use oomguard_core::{Bytes, HostPolicy, HostSample, Instant, Level, Reading, Reason, Why};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -331,6 +333,25 @@ fn families_end_at_the_keeper_and_at_the_cgroup() {
     let mut world = World::new(false);
     world.add(process(201, 1, 200, "a", 100)).add(process(202, 1, 200, "b", 100)).look();
     assert_eq!(world.watch.families().list().len(), 1);
+}
+
+#[test]
+fn many_who_hide_behind_names_are_found_by_what_they_hold_together() {
+    let crowd = |uid: u32, mib: u64| {
+        let mut world = World::new(false);
+        world.add(Row { uid: 1001, ..process(200, 1, 200, "innocent", 700) });
+        for pid in 300..303 {
+            let hidden = Row { uid, shared: Bytes::mib(100), ..process(pid, 1, pid, "sshd", mib) };
+            world.add(Row { session: pid, ..hidden });
+        }
+        expose(&mut world.rows, &mut Vec::new());
+        world.look();
+        let families = world.watch.families().list().iter();
+        families.map(|family| family.leader.pid).filter(|pid| *pid >= 200).collect::<Vec<_>>()
+    };
+    assert_eq!(crowd(1000, 900), [200, 300, 301, 302], "3 GiB under one name are no way in");
+    assert_eq!(crowd(1000, 500), [200], "what is small stays protected");
+    assert_eq!(crowd(0, 900), [200], "root's are root's");
 }
 
 #[test]

@@ -54,6 +54,10 @@ fn main() {
         ["exit", code] => exit(code.parse().unwrap()),
         // Numbered lines, as fast as they go; half of them once its log has been turned over.
         ["lines", count] => lines(number(count)),
+        // Says this to the guard for ever, as fast as it is heard.
+        ["flood", word] => loop {
+            say(&[word]);
+        },
         // Says this to the guard, a line each, and waits.
         ["say", ref said @ ..] => {
             say(said);

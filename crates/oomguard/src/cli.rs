@@ -348,7 +348,7 @@ pub struct Up {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   oomguard watch                                   say whom it would end, and do nothing
-  oomguard watch --enforce --avoid name:postgres --prefer 'cgroup:*/ci-*'
+  oomguard watch --enforce --avoid user:postgres --prefer 'cgroup:/ci.slice/*'
   oomguard watch --enforce --only user:ci          nobody else's processes
 
 WHO is `name:GLOB` (the short name, 15 bytes), `cgroup:GLOB` or `user:NAME`; a bare GLOB is a name.
@@ -386,7 +386,7 @@ pub struct Watch {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   oomguard install --system                         what would be written, and where
-  sudo oomguard install --system --yes -- --enforce --avoid name:postgres")]
+  sudo oomguard install --system --yes -- --enforce --avoid user:postgres")]
 #[command(group = clap::ArgGroup::new("scope").required(true).args(["system", "user"]))]
 pub struct Install {
     /// For the machine: /etc/systemd/system

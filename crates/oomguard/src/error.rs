@@ -8,6 +8,8 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
+use crate::sink::human::{harmless, one_line};
+
 /// Not enough room: pre-flight refused (`EX_TEMPFAIL`, so that CI can queue the work again).
 pub const REFUSED: u8 = 75;
 /// The command ran into its wall-clock limit.
@@ -21,7 +23,8 @@ pub const NOT_FOUND: u8 = 127;
 /// Ended because of memory (128 + SIGKILL, as shells and containers report it).
 pub const MEMORY: u8 = 137;
 
-/// What went wrong, for people. `Display` gives `error: ...` and, where there is one, a line `hint: ...`.
+/// What went wrong, for people. `Display` gives `error: ...` and, where there is one, a line `hint: ...`; what a terminal
+/// would act on is written out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// A lowercase fragment with the value in backticks; may go on over several lines (an excerpt of a file).
@@ -40,7 +43,8 @@ impl Error {
 
     /// ``could not read `oomguard.toml`: no such file or directory``.
     pub fn io(doing: &str, path: &Path, error: &io::Error) -> Error {
-        Error::new(format!("could not {doing} `{}`: {}", path.display(), in_words(error)))
+        let path = one_line(&path.display().to_string());
+        Error::new(format!("could not {doing} `{path}`: {}", in_words(error)))
     }
 
     /// With a line that says what to do.
@@ -65,9 +69,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", harmless(&self.message))?;
         match &self.hint {
-            Some(hint) => write!(f, "\nhint: {hint}"),
+            Some(hint) => write!(f, "\nhint: {}", harmless(hint)),
             None => Ok(()),
         }
     }
@@ -102,6 +106,16 @@ mod tests {
             "error: could not read `oomguard.toml`: no such file or directory\nhint: write one"
         );
         assert_eq!(error.code, FAILED);
+    }
+
+    #[test]
+    fn a_name_in_an_error_cannot_speak_to_the_terminal() {
+        let missing = io::Error::from_raw_os_error(2);
+        let shown = Error::io("read", Path::new("a\u{1b}]0;x\u{7}\u{9b}2J\nhint: b"), &missing).to_string();
+        assert_eq!(
+            shown,
+            "error: could not read `a\\u{1b}]0;x\\u{7}\\u{9b}2J\\nhint: b`: no such file or directory"
+        );
     }
 
     #[test]

@@ -21,6 +21,13 @@ pub mod suite;
 pub mod target;
 pub mod worker_log;
 
+/// A line on stderr. Where nobody can be told (a full disk, a closed pipe) the work is done all the same; `eprintln!`
+/// would end it.
+pub fn complain(line: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
 /// A line on stdout. A reader that has gone away is no reason to fail.
 pub(crate) fn say(line: &dyn std::fmt::Display) {
     use std::io::Write;

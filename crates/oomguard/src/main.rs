@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("{error}");
+            oomguard::complain(&error);
             error.exit_code()
         }
     }

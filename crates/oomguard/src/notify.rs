@@ -3,16 +3,13 @@
 //! Touches one socket, whose sender the kernel names. Decides only what a line means. It never blocks, never
 //! answers, never believes a sender of another user, and keeps no file descriptor that is sent along.
 
-use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Bytes, Word};
-use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SocketAddrUnix, SocketFlags,
-    SocketType, UCred, bind, recvmsg, socket_with, sockopt,
-};
+use oomguard_sys::peer::Peer;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 use crate::error::Error;
 
@@ -77,35 +74,23 @@ impl Notify {
         let mut heard = Vec::new();
         let mut buffer = [0; LONGEST];
         for _ in 0..AT_A_TIME {
-            match self.receive_one(&mut buffer) {
-                Ok(Some((sender, length))) => self.understand(sender, &buffer[..length], &mut heard),
-                Ok(None) => self.ignored += 1,
-                Err(rustix::io::Errno::INTR) => {}
+            match Peer::receive(self.socket.as_fd(), &mut buffer) {
+                Ok((Some(sender), length)) => self.understand(sender, &buffer[..length], &mut heard),
+                Ok((None, _)) => self.ignored += 1,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
         }
         heard
     }
 
-    fn receive_one(&self, buffer: &mut [u8]) -> rustix::io::Result<Option<(UCred, usize)>> {
-        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmCredentials(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut space);
-        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let message = recvmsg(&self.socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
-        let sender = control.drain().find_map(|message| match message {
-            RecvAncillaryMessage::ScmCredentials(sender) => Some(sender),
-            _ => None,
-        });
-        Ok(sender.map(|sender| (sender, message.bytes)))
-    }
-
-    fn understand(&mut self, sender: UCred, datagram: &[u8], heard: &mut Vec<Heard>) {
-        let uid = sender.uid.as_raw();
-        if uid != self.uid && uid != 0 {
+    fn understand(&mut self, sender: Peer, datagram: &[u8], heard: &mut Vec<Heard>) {
+        let ours = sender.uid == self.uid || sender.uid == 0;
+        // Who has no number here is no worker.
+        let Some(pid) = sender.pid.filter(|_| ours) else {
             self.ignored += 1;
             return;
-        }
-        let pid = sender.pid.as_raw_nonzero().get().unsigned_abs();
+        };
         let (said, ignored) = parse(datagram);
         self.ignored += ignored;
         heard.extend(said.into_iter().map(|said| Heard { pid, said }));

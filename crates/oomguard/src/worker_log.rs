@@ -8,9 +8,9 @@ use std::io::{self, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use oomguard_core::Bytes;
+use oomguard_sys::folder::{self, Folder};
 
 use crate::sink::{numbered, open_append, shift};
-use crate::state::write_whole;
 
 /// Copying goes on while the worker writes until so little is left that it can be stopped for it.
 const TAIL: u64 = 1 << 20;
@@ -60,25 +60,33 @@ impl WorkerLog {
     ///
     /// Costs one copy of the file (50 MiB: some 30 ms, more on a slow disk): call it off the guard's own thread.
     pub fn rotate(&self, freeze: impl FnOnce() -> bool, thaw: impl FnOnce()) -> io::Result<()> {
-        let aside = numbered(&self.path, 0);
-        // A guard that died in between left its copy behind: better some lines twice than none.
-        if aside.exists() {
-            self.keep_copy(&aside)?;
-        }
-        let copied = self.copy(&aside, freeze, thaw);
+        let (dir, name) = folder::parts(&self.path)?;
+        let (dir, aside) = (Folder::open(dir)?, numbered(name, 0));
+        let keep_copy = || {
+            shift(&dir, name, self.keep);
+            dir.rename(&aside, &numbered(name, 1))
+        };
+        let to = match dir.create(&aside, 0o640) {
+            // A guard that died in between left its copy behind: better some lines twice than none.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                keep_copy()?;
+                dir.create(&aside, 0o640)
+            }
+            made => made,
+        };
+        let copied = to.and_then(|to| self.copy(to, freeze, thaw));
         match (copied, self.keep) {
-            (Ok(()), 1..) => self.keep_copy(&aside),
+            (Ok(()), 1..) => keep_copy(),
             (copied, _) => {
                 // Of no use: either nothing is kept or the log still has everything.
-                let _ = fs::remove_file(&aside);
+                let _ = dir.remove(&aside);
                 copied
             }
         }
     }
 
-    fn copy(&self, aside: &Path, freeze: impl FnOnce() -> bool, thaw: impl FnOnce()) -> io::Result<()> {
-        let mut from = File::open(&self.path)?;
-        let mut to = create(aside)?;
+    fn copy(&self, mut to: File, freeze: impl FnOnce() -> bool, thaw: impl FnOnce()) -> io::Result<()> {
+        let mut from = folder::open(&self.path)?;
         if self.keep > 0 {
             for _ in 0..ROUNDS {
                 if io::copy(&mut from, &mut to)? <= TAIL {
@@ -106,26 +114,12 @@ impl WorkerLog {
         }
         log.set_len(0)
     }
-
-    fn keep_copy(&self, aside: &Path) -> io::Result<()> {
-        shift(&self.path, self.keep);
-        fs::rename(aside, numbered(&self.path, 1))
-    }
-}
-
-fn create(path: &Path) -> io::Result<File> {
-    let mut options = fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o640);
-    options.open(path)
 }
 
 /// Writes `worker_pids.txt` in the log folder: the main process of every running worker, one pid a line.
 pub fn write_pids(dir: &Path, pids: &[u32]) -> io::Result<()> {
-    fs::create_dir_all(dir)?;
     let text: String = pids.iter().map(|pid| format!("{pid}\n")).collect();
-    write_whole(&dir.join("worker_pids.txt"), text.as_bytes(), 0o644)
+    Folder::make(dir, 0o777)?.replace("worker_pids.txt".as_ref(), text.as_bytes(), 0o644)
 }
 
 #[cfg(test)]
@@ -133,6 +127,10 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use super::*;
+
+    fn numbered(path: &Path, number: u32) -> PathBuf {
+        crate::sink::numbered(path.as_os_str(), number).into()
+    }
 
     fn log(keep: u32) -> (tempfile::TempDir, WorkerLog) {
         let dir = tempfile::tempdir().unwrap();

@@ -285,3 +285,50 @@ proptest! {
         prop_assert!(asked);
     }
 }
+
+#[test]
+fn a_line_without_an_end_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let endless = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.write_all(b"{\"ok\":true}\n").unwrap();
+        let (part, mut sent) = ([b'x'; 64 << 10], 0);
+        while sent < 64 << 20 && client.write_all(&part).is_ok() {
+            sent += part.len();
+        }
+        sent
+    });
+    let mut watch = Watch::begin(&path, PATIENCE).unwrap();
+    assert_eq!(watch.next(), None);
+    drop(watch);
+    let sent = endless.join().unwrap();
+    assert!(sent < 32 << 20, "{sent} bytes of one line were taken");
+}
+
+#[test]
+fn clients_that_do_not_read_hold_up_the_end_once_and_not_each() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.sock");
+    let mut server = Server::bind(&path).unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..10 {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.write_all(b"{\"do\":\"watch\"}\n").unwrap();
+        silent.push(client);
+        let mut requests = Vec::new();
+        while requests.is_empty() {
+            wait(&server);
+            requests = server.turn();
+        }
+        server.reply(requests[0].0, &json!({"ok": true}));
+    }
+    let line = format!("{}\n", "x".repeat(9999));
+    for _ in 0..100 {
+        server.publish(&line);
+    }
+    let begun = std::time::Instant::now();
+    server.finish(Duration::from_millis(300));
+    assert!(begun.elapsed() < Duration::from_millis(1500), "{:?}", begun.elapsed());
+}

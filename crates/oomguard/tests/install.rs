@@ -42,7 +42,9 @@ fn systemd_understands_the_unit() {
     for (scope, score) in [("--system", true), ("--user", false)] {
         let world = World::new();
         let shown = world.done(&mut world.oomguard(["install", scope, "--", "--enforce"])).with(0);
-        for line in ["Type=notify", "Delegate=yes", "OOMPolicy=continue", "WatchdogSec=30"] {
+        for line in
+            ["Type=notify", "Delegate=yes", "OOMPolicy=continue", "WatchdogSec=30", "NoNewPrivileges=yes"]
+        {
             assert!(shown.out.lines().any(|shown| shown == line), "{line}: {}", shown.out);
         }
         assert_eq!(shown.out.contains("OOMScoreAdjust=-900"), score);

@@ -391,3 +391,57 @@ fn every_study_is_known_once() {
         }
     );
 }
+
+#[test]
+fn what_has_no_end_is_read_from_its_end_and_no_further() {
+    let (_temp, dir) = open();
+    let last = |line: &[u8]| {
+        let mut bytes = vec![b'x'; 40 << 20];
+        bytes.push(b'\n');
+        bytes.extend_from_slice(line);
+        bytes
+    };
+    let line = serde_json::to_vec(&death(7)).unwrap();
+    std::fs::write(dir.file("deaths.jsonl"), last(&line)).unwrap();
+    let mut deaths = Deaths::open(&dir).unwrap();
+    assert!(std::fs::metadata(dir.file("deaths.jsonl")).unwrap().len() < 1 << 10, "it was trimmed");
+    deaths.append(&death(8)).unwrap();
+    assert_eq!(Deaths::read(&dir).unwrap(), (vec![death(7), death(8)], 0));
+    let study = br#"{"python":"/p","storage":"s","study":"a","cwd":"/"}"#;
+    std::fs::write(dir.file("studies.jsonl"), last(study)).unwrap();
+    let (studies, unreadable) = dir.studies();
+    assert_eq!((studies.len(), unreadable), (1, 1), "what was left out is said");
+    // More than a guard would ever write, and nothing but a hole.
+    std::fs::File::create(dir.file("state.json")).unwrap().set_len(1 << 40).unwrap();
+    let Loaded::Damaged(Notice::StateDamaged { error, .. }, None) = dir.load() else { panic!("believed") };
+    assert!(error.contains("more than"), "{error}");
+}
+
+#[test]
+fn what_stands_in_the_place_of_a_file_is_not_waited_for() {
+    let (temp, dir) = open();
+    let fifo = |path: &Path| rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
+    for name in ["lock", "deaths.jsonl", "studies.jsonl", "state.json"] {
+        fifo(&dir.file(name));
+    }
+    assert_eq!(Lock::holder(dir.path()), None);
+    assert!(Deaths::open(&dir).is_err() && Deaths::read(&dir).is_err());
+    assert_eq!(dir.studies(), (Vec::new(), 0));
+    assert!(matches!(dir.load(), Loaded::Damaged(..)));
+    assert_eq!(dir.load(), Loaded::Nothing, "it was put aside");
+    fifo(&temp.path().join("oomguard.toml"));
+    let asked =
+        config::load(Some(Path::new("oomguard.toml")), temp.path(), &Overrides::default(), Bytes::gib(8));
+    assert!(asked.unwrap_err().message.contains("not a regular file"));
+}
+
+#[test]
+fn a_directory_that_everybody_could_swap_is_refused() {
+    let temp = tempfile::tempdir().unwrap();
+    let open = temp.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, PermissionsExt::from_mode(0o777)).unwrap();
+    let error = StateDir::open(&open.join("state")).unwrap_err();
+    let want = format!("is refused: others can write to `{}`", open.display());
+    assert!(error.message.ends_with(&want) && error.hint.is_some(), "{error}");
+}

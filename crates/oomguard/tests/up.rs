@@ -108,13 +108,13 @@ fn a_worker_that_succeeds_is_done_and_all_done_is_0() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_said_and_tried_again() {
+fn a_command_that_is_not_there_is_said_and_ends_a_guard_that_has_no_other() {
     let world = World::new();
     let up = Up::start(&world, &pool("\"/nowhere/at/all\"", ""));
     let error = up.wait("the error", is("start-error"));
     assert_eq!(error["error"], "`/nowhere/at/all` was not found");
-    up.wait("it is tried again", |e| is("waiting")(e) && e["failures"] == 1);
-    up.stop();
+    assert_eq!(up.end(), Some(1));
+    world.must_be_empty();
 }
 
 #[test]

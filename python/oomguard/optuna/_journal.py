@@ -42,8 +42,8 @@ class _KernelLock:
         import fcntl
 
         try:
-            file = os.open(self._sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError:  # a directory we may not write to: Optuna's lock alone, as without us
+            file = os.open(self._sidecar, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        except OSError:  # a directory we may not write to, somebody's link: Optuna's lock alone, as without us
             return bool(self.inner.acquire())
         try:
             fcntl.flock(file, fcntl.LOCK_EX)

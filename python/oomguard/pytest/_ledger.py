@@ -5,6 +5,7 @@ Lives where pytest talks to people: in the only process, or in pytest-xdist's co
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable
@@ -104,7 +105,10 @@ class Ledger:
         }
         beside = f"{self._settings.report}.{os.getpid()}"
         try:
-            with open(beside, "w", encoding="utf-8") as file:
+            # Its name can be guessed: what lies there, a link too, is not written to.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+            with open(beside, "x", encoding="utf-8") as file:
                 json.dump(document, file, indent=1)
                 file.write("\n")
             os.replace(beside, self._settings.report)

@@ -37,7 +37,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 def _alone(part: str) -> IO[bytes]:
     """Opens ``part``, waiting for whoever else is writing to it; the kernel ends the lock with its process."""
     while True:
-        file = os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")
+        # Who else may write to the folder could have put a link there, and we empty the file.
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+        file = os.fdopen(os.open(part, flags, 0o666), "r+b")
         try:
             import fcntl
 

@@ -20,7 +20,7 @@ use crate::units::Bytes;
 
 pub use choose::Choice;
 pub use family::{Families, Family, newcomers};
-pub use row::{Row, Standing, Who};
+pub use row::{Row, Standing, Who, expose};
 pub use shortage::Shortage;
 
 use choose::choose;

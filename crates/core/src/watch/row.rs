@@ -59,6 +59,8 @@ pub struct Row {
     pub oom_score_adj: i16,
     /// What people said.
     pub standing: Standing,
+    /// Its name protects it no more: see [`expose`].
+    pub exposed: bool,
 }
 
 /// What keeps others: ended, it would take unrelated work along, or the way in to repair the machine.
@@ -111,6 +113,8 @@ const SHELLS: [&str; 12] =
     ["ash", "bash", "csh", "dash", "elvish", "fish", "ksh", "mksh", "nu", "sh", "tcsh", "zsh"];
 /// A name protects no more than this.
 const KEEPER_MOST: Bytes = Bytes::gib(1);
+/// All names of one user together protect no more than this; root's need no name to do harm.
+const USER_MOST: Bytes = Bytes::gib(2);
 /// The score that the kernel's own killer takes as "never".
 const NEVER: i16 = -1000;
 
@@ -127,7 +131,7 @@ impl Row {
             || self.is_kernel
             || self.standing == Standing::Never
             || self.oom_score_adj <= NEVER
-            || (self.keeps_others() && self.private < KEEPER_MOST)
+            || (!self.exposed && self.keeps_others() && self.private < KEEPER_MOST)
     }
 
     fn keeps_others(&self) -> bool {
@@ -140,5 +144,26 @@ impl Row {
         KEEPERS.iter().any(|keeper| is(keeper))
             || KEEPER_FAMILIES.iter().any(|family| begins(family))
             || (is_shell && self.has_terminal && self.session == self.who.pid)
+    }
+}
+
+/// Takes the protection of their names from all processes of a user who holds too much under such names: thirty
+/// "sshd" of 900 MiB each are no way in, and memory that they share with each other is memory. For the scanner, after
+/// a scan; `held` is its scratch space.
+pub fn expose(rows: &mut [Row], held: &mut Vec<(u32, Bytes)>) {
+    held.clear();
+    let hides = |row: &&Row| row.uid != 0 && !row.is_kernel && row.keeps_others();
+    held.extend(rows.iter().filter(hides).map(|row| (row.uid, row.private.plus(row.shared))));
+    held.sort_unstable_by_key(|(uid, _)| *uid);
+    held.dedup_by(|next, sum| {
+        let same = next.0 == sum.0;
+        if same {
+            sum.1 = sum.1.plus(next.1);
+        }
+        same
+    });
+    held.retain(|(_, sum)| *sum > USER_MOST);
+    for row in rows {
+        row.exposed = held.binary_search_by_key(&row.uid, |(uid, _)| *uid).is_ok();
     }
 }

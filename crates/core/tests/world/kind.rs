@@ -33,6 +33,8 @@ pub struct Kind {
     pub starts_in: Duration,
     /// It cannot be started.
     pub fails: bool,
+    /// ... and nobody need try again.
+    pub hopeless: bool,
     /// It fills this first, at `fill` a second.
     pub base: Bytes,
     /// See `base`.
@@ -75,6 +77,7 @@ impl Kind {
         Kind {
             starts_in: Duration::from_millis(20),
             fails: false,
+            hopeless: false,
             base,
             fill: Bytes::gib(1),
             steps: Vec::new(),

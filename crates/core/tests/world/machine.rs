@@ -41,6 +41,9 @@ impl World {
         let now = self.now;
         match happening {
             Happening::Started => self.begin(job),
+            Happening::StartFailed if self.slots[job.index()].kind.hopeless => {
+                self.input(Input::CannotStart(job));
+            }
             Happening::StartFailed => self.input(Input::StartFailed(job)),
             Happening::Tell(event) => self.input(Input::Limit(job, event)),
             Happening::Says(word) => self.input(Input::Heard(job, word)),

@@ -58,6 +58,7 @@ pub struct Rules {
     /// Growth of the last seconds: the highest of each.
     growth: Vec<(Instant, f64)>,
     woken: std::collections::VecDeque<Instant>,
+    shutdown: bool,
 }
 
 /// A grace counts from the look that led to it, and the look takes time.
@@ -126,12 +127,15 @@ impl Rules {
                 }
             }
             Input::Restart(job) => {
-                if let Some(seen) = self.seen.get_mut(job.index()) {
-                    (seen.pause, seen.failures, seen.over) = (Duration::ZERO, 0, seen.removed.is_some());
+                if let Some(seen) = self.seen.get_mut(job.index()).filter(|_| !self.shutdown) {
+                    (seen.pause, seen.failures, seen.over) = (Duration::ZERO, 0, false);
+                    // The last word counts.
+                    seen.removed = None;
                 }
             }
             Input::Remove(job, urgency) => self.remove(job, urgency),
             Input::Shutdown(urgency) => {
+                self.shutdown = true;
                 for index in 0..self.seen.len() {
                     self.remove(JobId(index as u16), urgency);
                 }

@@ -1,6 +1,6 @@
 //! What is different between two configurations, in sentences, for a reload.
 //!
-//! Only describes; what can be changed in a running guard is for the driver to know.
+//! Only describes, with what a running guard cannot change marked as such ([`Config::keep_fixed`]).
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -9,6 +9,9 @@ use std::time::Duration;
 use oomguard_core::Bytes;
 
 use super::{Config, Pool, Restart};
+
+/// Behind what only the next guard follows.
+const LATER: &str = "(when `oomguard up` is started again)";
 
 impl Config {
     /// One sentence for every difference, from `self` to `new`.
@@ -19,17 +22,27 @@ impl Config {
                 said.push(format!("{what} {old} -> {new}"));
             }
         };
-        tell("state_dir", path(self.state_dir.as_deref()), path(new.state_dir.as_deref()));
-        tell("cgroup_parent", path(self.cgroup_parent.as_deref()), path(new.cgroup_parent.as_deref()));
+        let later = |new: String| format!("{new} {LATER}");
         tell("memory: reserve", self.memory.reserve.to_string(), new.memory.reserve.to_string());
         tell("memory: warning", self.memory.warning.to_string(), new.memory.warning.to_string());
         tell("memory: swap_limit", self.memory.swap_limit.to_string(), new.memory.swap_limit.to_string());
         let require =
             |config: &Config| config.memory.require.map_or("none", |require| require.name()).to_owned();
-        tell("memory: require", require(self), require(new));
-        tell("log: dir", path(Some(&self.log.dir)), path(Some(&new.log.dir)));
-        tell("log: max_size", self.log.max_size.to_string(), new.log.max_size.to_string());
-        tell("log: keep", self.log.keep.to_string(), new.log.keep.to_string());
+        let places = |config: &Config| {
+            [
+                ("state_dir", path(config.state_dir.as_deref())),
+                ("cgroup_parent", path(config.cgroup_parent.as_deref())),
+                ("memory: require", require(config)),
+                ("log: dir", path(Some(&config.log.dir))),
+                ("log: max_size", config.log.max_size.to_string()),
+                ("log: keep", config.log.keep.to_string()),
+            ]
+        };
+        for ((what, old), (_, new)) in places(self).into_iter().zip(places(new)) {
+            if old != new {
+                tell(what, old, later(new));
+            }
+        }
         for old in &self.pools {
             match new.pools.iter().find(|pool| pool.name == old.name) {
                 Some(pool) => said.extend(pool_diff(old, pool)),
@@ -42,6 +55,14 @@ impl Config {
             }
         }
         said
+    }
+
+    /// Keeps of `running` what a guard settles once, when it starts: where its state, its cgroups and its logs are.
+    pub fn keep_fixed(&mut self, running: &Config) {
+        self.state_dir.clone_from(&running.state_dir);
+        self.cgroup_parent.clone_from(&running.cgroup_parent);
+        self.memory.require = running.memory.require;
+        self.log = running.log.clone();
     }
 }
 

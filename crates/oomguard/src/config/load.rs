@@ -1,12 +1,13 @@
 //! Finds the file and reads it.
 //!
 //! Looks for `oomguard.toml`, then for a `pyproject.toml` with `[tool.oomguard]`, in the working directory and then
-//! upwards. It never takes a file that it cannot read for one that is not there.
+//! upwards. It never takes a file that it cannot read for one that is not there, and never a stranger's from above.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::Bytes;
+use oomguard_sys::folder;
 use std::fs;
 
 use super::source::Source;
@@ -73,14 +74,33 @@ pub fn find(cwd: &Path) -> Result<Option<PathBuf>, Error> {
     for folder in cwd.ancestors() {
         let own = folder.join("oomguard.toml");
         if there(&own)? {
+            check_owner(&own, cwd)?;
             return Ok(Some(own));
         }
         let shared = folder.join("pyproject.toml");
         if there(&shared)? && mentions_us(&read(&shared)?) {
+            check_owner(&shared, cwd)?;
             return Ok(Some(shared));
         }
     }
     Ok(None)
+}
+
+/// A configuration says what is run. One that was found by going upwards counts only if root, we ourselves or whoever
+/// the working directory belongs to wrote it: in `/tmp` everybody could lay one over all that is below.
+fn check_owner(path: &Path, cwd: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::MetadataExt as _;
+    if path.parent() == Some(cwd) {
+        return Ok(());
+    }
+    let owner = |path: &Path| fs::metadata(path).map(|meta| meta.uid());
+    let uid = owner(path).map_err(|error| unreadable(path, &error))?;
+    let known = [Some(0), Some(rustix::process::geteuid().as_raw()), owner(cwd).ok()];
+    if known.contains(&Some(uid)) {
+        return Ok(());
+    }
+    Err(Error::new(format!("`{}` belongs to user {uid}, and says what is run", path.display()))
+        .hint("if you trust it, name it: `-c FILE`"))
 }
 
 fn there(path: &Path) -> Result<bool, Error> {
@@ -104,11 +124,13 @@ fn mentions_us(text: &str) -> bool {
 }
 
 fn read(path: &Path) -> Result<String, Error> {
-    let size = fs::metadata(path).map_err(|error| unreadable(path, &error))?.len();
-    if size > LARGEST {
-        return Err(Error::new(format!("`{}` has {size} bytes; that is no configuration", path.display())));
-    }
-    let bytes = fs::read(path).map_err(|error| unreadable(path, &error))?;
+    let bytes = folder::read(path, LARGEST).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => Error::new(format!(
+            "`{}` has more than {LARGEST} bytes; that is no configuration",
+            path.display()
+        )),
+        _ => unreadable(path, &error),
+    })?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         Error::new(format!("could not read `{}`: byte {at} is not UTF-8", path.display()))

@@ -3,10 +3,12 @@
 //! Waits, but never longer than it is told to. What goes wrong becomes one error that says who did not answer.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+use oomguard_sys::peer::Peer;
 use serde_json::Value;
 
 use super::Request;
@@ -41,10 +43,10 @@ impl Watch {
 impl Iterator for Watch {
     type Item = Value;
 
-    /// The next event; nothing when the guard has ended.
+    /// The next event; nothing when the guard has ended, or sends what no guard would.
     fn next(&mut self) -> Option<Value> {
         let mut line = String::new();
-        match self.reader.read_line(&mut line) {
+        match self.reader.by_ref().take(LONGEST_ANSWER).read_line(&mut line) {
             Ok(1..) => serde_json::from_str(&line).ok(),
             _ => None,
         }
@@ -53,6 +55,7 @@ impl Iterator for Watch {
 
 fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Result<BufReader<UnixStream>, Error> {
     let mut stream = UnixStream::connect(path).map_err(|error| unreachable(path, &error))?;
+    check_guard(&stream, path)?;
     let limits = stream.set_read_timeout(patience).and_then(|()| stream.set_write_timeout(patience));
     let line = serde_json::to_string(request).map_err(io::Error::from);
     limits
@@ -62,6 +65,17 @@ fn ask(path: &Path, request: &Request, patience: Option<Duration>) -> Result<Buf
         .or_else(|error| if error.kind() == ErrorKind::BrokenPipe { Ok(()) } else { Err(error) })
         .map_err(|error| Error::io("speak to", path, &error))?;
     Ok(BufReader::new(stream))
+}
+
+/// A guard of ours or of root; root may ask everybody's. A configuration can name any place for its state.
+fn check_guard(stream: &UnixStream, path: &Path) -> Result<(), Error> {
+    let peer = Peer::of(stream.as_fd()).map_err(|error| Error::io("speak to", path, &error))?;
+    let (theirs, ours) = (peer.uid, rustix::process::geteuid().as_raw());
+    if theirs == ours || theirs == 0 || ours == 0 {
+        return Ok(());
+    }
+    Err(Error::new(format!("what listens on `{}` belongs to user {theirs}", path.display()))
+        .hint("ask as that user or as root, if it is a guard at all"))
 }
 
 fn unreachable(path: &Path, error: &io::Error) -> Error {

@@ -7,7 +7,9 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use oomguard_sys::peer::Peer;
 use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use serde_json::Value;
@@ -111,12 +113,14 @@ impl Server {
         self.clients.retain(|client| !client.gone);
     }
 
-    /// Writes what is left for up to `patience`, before the guard ends.
-    pub fn finish(&mut self, patience: std::time::Duration) {
+    /// Writes what is left for up to `patience` in all, before the guard ends.
+    pub fn finish(&mut self, patience: Duration) {
+        let end = Instant::now() + patience;
         for client in &mut self.clients {
             // The stream is thrown away right after; a client that is slow loses the rest.
+            let left = end.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
             let _ = client.stream.set_nonblocking(false);
-            let _ = client.stream.set_write_timeout(Some(patience.max(std::time::Duration::from_millis(1))));
+            let _ = client.stream.set_write_timeout(Some(left));
             let _ = client.stream.write_all(&client.output);
         }
         self.clients.clear();
@@ -124,11 +128,11 @@ impl Server {
 
     fn accept(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
-            let Ok(peer) = rustix::net::sockopt::socket_peercred(&stream) else { continue };
+            let Ok(peer) = Peer::of(stream.as_fd()) else { continue };
             if stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let (uid, ours) = (peer.uid.as_raw(), rustix::process::geteuid().as_raw());
+            let (uid, ours) = (peer.uid, rustix::process::geteuid().as_raw());
             if uid != ours && uid != 0 {
                 turn_away(
                     stream,

@@ -29,7 +29,7 @@ pub fn check(cli: &cli::Check) -> Result<u8, Error> {
     } else if ok {
         crate::say(&format!("ok: RAM {percent:.1}% used, {} of {} available", host.available, host.total));
     } else {
-        eprintln!("oomguard: no room: {}", problems.join("; "));
+        crate::complain(&format!("oomguard: no room: {}", problems.join("; ")));
     }
     Ok(if ok { 0 } else { REFUSED })
 }

@@ -7,11 +7,14 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Parser as _;
+use oomguard_sys::folder::{self, Folder};
 
 use crate::cli;
-use crate::error::Error;
-use crate::state::write_whole;
+use crate::error::{Error, in_words};
+use crate::sink::human::harmless;
 
+/// No unit is longer.
+const LARGEST: u64 = 1 << 20;
 /// By this line a unit of ours is known.
 const OURS: &str = "# Written by `oomguard install`; `systemctl edit` adds to it without being overwritten.";
 
@@ -29,11 +32,16 @@ pub fn install(cli: &cli::Install) -> Result<u8, Error> {
     let path = place(cli.user, &|name| std::env::var_os(name))?;
     let text = unit(cli.user, &program, &cli.flags)?;
     let manager = if cli.user { "systemctl --user" } else { "systemctl" };
+    let is_safe = if cli.user { Ok(()) } else { check_program(&program) };
     if !cli.yes {
         crate::say(&text.trim_end());
-        eprintln!("oomguard: would write this to `{}`; --yes does", path.display());
+        crate::complain(&format!("oomguard: would write this to `{}`; --yes does", path.display()));
+        if let Err(error) = is_safe {
+            crate::complain(&format!("oomguard: --yes would refuse: {}", harmless(&error.message)));
+        }
         return Ok(0);
     }
+    is_safe?;
     write(&path, &text)?;
     crate::say(&format!("wrote `{}`", path.display()));
     crate::say(&format!("next: {manager} daemon-reload && {manager} enable --now oomguard-watch"));
@@ -52,7 +60,7 @@ fn place(user: bool, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<P
 
 fn write(path: &Path, text: &str) -> Result<(), Error> {
     let there = std::fs::symlink_metadata(path);
-    let is_ours = || std::fs::read_to_string(path).is_ok_and(|old| old.starts_with(OURS));
+    let is_ours = || folder::read(path, LARGEST).is_ok_and(|old| old.starts_with(OURS.as_bytes()));
     if let Ok(there) = there
         && !(there.is_file() && is_ours())
     {
@@ -63,8 +71,18 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
         let error = Error::io("write", path, &error);
         if path.starts_with("/etc") { error.hint("`--system` needs root; `--user` does not") } else { error }
     };
-    std::fs::create_dir_all(path.parent().unwrap_or(Path::new("/"))).map_err(failed)?;
-    write_whole(path, text.as_bytes(), 0o644).map_err(failed)
+    let written = folder::parts(path)
+        .and_then(|(dir, name)| Folder::make(dir, 0o755)?.replace(name, text.as_bytes(), 0o644));
+    written.map_err(failed)
+}
+
+/// What root's manager starts at every boot must not be anybody's to change.
+fn check_program(program: &Path) -> Result<(), Error> {
+    folder::is_safe(program).map_err(|error| {
+        let shown = program.display();
+        Error::new(format!("`{shown}` must not run as a service of root: {}", in_words(&error)))
+            .hint("install oomguard where only root can write (`/usr/local`), and run that one")
+    })
 }
 
 fn unit(user: bool, program: &Path, flags: &[OsString]) -> Result<String, Error> {
@@ -72,8 +90,14 @@ fn unit(user: bool, program: &Path, flags: &[OsString]) -> Result<String, Error>
         [program.as_os_str(), OsStr::new("watch")].into_iter().chain(flags.iter().map(OsString::as_os_str));
     let command = words.map(quoted).collect::<Result<Vec<_>, _>>()?.join(" ");
     // A user's manager may not lower the score of what it starts.
-    let (score, target) =
-        if user { ("", "default.target") } else { ("OOMScoreAdjust=-900\n", "multi-user.target") };
+    // ... nor has it the right to give it a file system of its own.
+    let (system, target) = match user {
+        true => ("", "default.target"),
+        false => (
+            "OOMScoreAdjust=-900\nProtectSystem=strict\nProtectHome=read-only\nRestrictAddressFamilies=AF_UNIX\n",
+            "multi-user.target",
+        ),
+    };
     Ok(format!(
         "{OURS}
 [Unit]
@@ -87,7 +111,8 @@ Restart=on-failure
 WatchdogSec=30
 Delegate=yes
 OOMPolicy=continue
-{score}
+NoNewPrivileges=yes
+{system}
 [Install]
 WantedBy={target}
 "

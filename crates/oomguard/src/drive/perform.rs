@@ -7,6 +7,7 @@ use oomguard_sys::Error;
 use oomguard_sys::cgroup::Limits;
 use oomguard_sys::page::{self, Stop};
 use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::{clock, shm};
 
 use super::place::{GONE, open_parent};
@@ -70,13 +71,15 @@ impl Guard {
         }
         let hand = &mut self.hands[job.index()];
         let begun = match leaf {
-            Ok(()) => verb.start(job, attempt, hand).map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
+            Ok(()) => {
+                verb.start(job, attempt, hand).map_err(|error| (error.to_string(), is_hopeless(&error)))
+            }
+            Err(error) => Err((error.to_string(), false)),
         };
         match begun {
             Ok(Begun::Runs(main)) => self.begun(job, Ok(main)),
             Ok(Begun::Later) => {}
-            Err(error) => self.begun(job, Err(error)),
+            Err((error, hopeless)) => self.not_begun(job, error, hopeless),
         }
     }
 
@@ -91,11 +94,14 @@ impl Guard {
                 self.hold(job, main);
                 self.engine.handle(clock::now(), Input::Started(job));
             }
-            Err(error) => {
-                self.note(Notice::StartError { job, error });
-                self.engine.handle(clock::now(), Input::StartFailed(job));
-            }
+            Err(error) => self.not_begun(job, error, false),
         }
+    }
+
+    fn not_begun(&mut self, job: JobId, error: String, hopeless: bool) {
+        self.note(Notice::StartError { job, error });
+        let failed = if hopeless { Input::CannotStart(job) } else { Input::StartFailed(job) };
+        self.engine.handle(clock::now(), failed);
     }
 
     fn next_attempt(&self, job: JobId) -> u32 {
@@ -210,6 +216,14 @@ impl Guard {
             let (effect, error) = (effect.to_owned(), error.to_string());
             self.note(Notice::EffectFailed { job: Some(job), effect, error });
         }
+    }
+}
+
+/// No later try finds what the configuration names wrongly; somebody has to mend it.
+fn is_hopeless(error: &SpawnError) -> bool {
+    match error {
+        SpawnError::NotFound(_) | SpawnError::NotExecutable { .. } | SpawnError::NoCwd { .. } => true,
+        SpawnError::Other { .. } => false,
     }
 }
 

@@ -24,6 +24,7 @@ use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
 use crate::notify::{Heard, Notify, Said};
 use crate::record::{Entry, Record, Roster, Told};
+use crate::sink::human::{harmless, one_line};
 use crate::sink::report::Closing;
 use crate::sink::{Human, JsonLines, Report, Sinks};
 use crate::state::Runtime;
@@ -74,7 +75,7 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
         let closing = Closing { exit_code: code, largest: guard.hands[0].largest.clone() };
         // What the command came to is worth more than how it is told.
         if let Err(error) = report.borrow().write(path, &closing) {
-            eprintln!("oomguard: {}", error.message);
+            crate::complain(&format!("oomguard: {}", harmless(&error.message)));
         }
     }
     if verb.interrupted && code == 128 + Signal::INT.as_raw() as u8 {
@@ -328,7 +329,8 @@ impl Run<'_> {
             _ => return,
         };
         if !self.cli.json {
-            eprintln!("oomguard: {line}");
+            // The program's and the process's name are their own.
+            crate::complain(&format!("oomguard: {}", one_line(&line)));
         }
     }
 

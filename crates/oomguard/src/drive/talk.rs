@@ -9,6 +9,8 @@ use super::up::locate;
 use crate::cli;
 use crate::control::{Request, Status, Verb, render_table, request};
 use crate::error::Error;
+use crate::sink::human::one_line;
+use crate::sink::jsonl::plain;
 use crate::state::Lock;
 
 /// An answer takes microseconds; a guard that is busy killing may need a moment.
@@ -29,7 +31,7 @@ pub fn status(cli: &cli::Status) -> Result<u8, Error> {
         let mut answer = ask(&cli.config, &Request::new(Verb::Status))?;
         let status = answer["status"].take();
         if cli.json {
-            crate::say(&status);
+            crate::say(&plain(&status));
         } else {
             let status: Status = serde_json::from_value(status)
                 .map_err(|error| Error::new(format!("the guard's answer was not understood: {error}")))?;
@@ -48,7 +50,7 @@ pub fn status(cli: &cli::Status) -> Result<u8, Error> {
 fn done(cli: &cli::Talk, what: &Request, key: &str, nothing: &str) -> Result<u8, Error> {
     let answer = ask(&cli.config, what)?;
     if cli.json {
-        crate::say(&answer);
+        crate::say(&plain(&answer));
         return Ok(0);
     }
     let lines: Vec<&str> =
@@ -57,7 +59,7 @@ fn done(cli: &cli::Talk, what: &Request, key: &str, nothing: &str) -> Result<u8,
         crate::say(&nothing);
     }
     for line in lines {
-        crate::say(&format!("{key}: {line}"));
+        crate::say(&format!("{key}: {}", one_line(line)));
     }
     Ok(0)
 }

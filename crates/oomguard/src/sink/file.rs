@@ -3,12 +3,15 @@
 //! Lines are written whole or counted as lost. It never waits for space on the disk and never follows a link
 //! that somebody put in its place.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::Bytes;
-use std::fs;
+use oomguard_sys::folder::{self, Folder};
 
 use crate::error::in_words;
 use crate::record::Notice;
@@ -23,9 +26,11 @@ pub struct LogFile {
     size: u64,
     /// It has been said that this file cannot be written.
     failing: bool,
+    /// It has been said that it cannot be moved aside.
+    stuck: bool,
     /// Lines lost since then.
     lost: u64,
-    news: Option<Notice>,
+    news: VecDeque<Notice>,
 }
 
 impl LogFile {
@@ -38,8 +43,9 @@ impl LogFile {
             file: None,
             size: 0,
             failing: false,
+            stuck: false,
             lost: 0,
-            news: None,
+            news: VecDeque::new(),
         };
         log.reopen();
         log
@@ -62,6 +68,10 @@ impl LogFile {
         if self.size > 0 && self.size.saturating_add(text.len() as u64) > self.max_size.0 {
             self.rotate();
         }
+        if self.file.as_ref().is_some_and(is_removed) {
+            self.failed(&io::Error::other("it was removed"));
+            self.file = None;
+        }
         if self.file.is_none() {
             self.reopen();
         }
@@ -75,7 +85,7 @@ impl LogFile {
                 self.size += text.len() as u64;
                 if std::mem::take(&mut self.failing) {
                     let lost = std::mem::take(&mut self.lost);
-                    self.news = Some(Notice::SinkResumed { path: self.path.clone(), lost });
+                    self.news.push_back(Notice::SinkResumed { path: self.path.clone(), lost });
                 }
             }
             Err(error) => {
@@ -89,14 +99,14 @@ impl LogFile {
         }
     }
 
-    /// What there is to say about this file, once.
+    /// What there is to say about this file, once; the oldest first.
     pub fn trouble(&mut self) -> Option<Notice> {
-        self.news.take()
+        self.news.pop_front()
     }
 
     fn failed(&mut self, error: &io::Error) {
         if !std::mem::replace(&mut self.failing, true) {
-            self.news = Some(Notice::SinkFailed { path: self.path.clone(), error: in_words(error) });
+            self.news.push_back(Notice::SinkFailed { path: self.path.clone(), error: in_words(error) });
         }
     }
 
@@ -108,18 +118,21 @@ impl LogFile {
         }
     }
 
+    /// A file that cannot be moved aside goes on growing.
     fn rotate(&mut self) {
-        self.file = None;
-        shift(&self.path, self.keep);
-        let moved = match self.keep {
-            0 => fs::remove_file(&self.path),
-            _ => fs::rename(&self.path, numbered(&self.path, 1)),
-        };
-        match moved {
-            Ok(()) => self.news = Some(Notice::LogRotated { path: self.path.clone() }),
-            Err(error) => self.failed(&error),
+        match turn_over(&self.path, self.keep) {
+            Ok(()) => {
+                self.stuck = false;
+                self.news.push_back(Notice::LogRotated { path: self.path.clone() });
+                self.reopen();
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.stuck, true) {
+                    let error = format!("it is full and cannot be moved aside ({})", in_words(&error));
+                    self.news.push_back(Notice::SinkFailed { path: self.path.clone(), error });
+                }
+            }
         }
-        self.reopen();
     }
 }
 
@@ -127,40 +140,52 @@ fn file_grew(file: Option<&File>, size: u64) -> bool {
     file.and_then(|file| file.metadata().ok()).is_some_and(|meta| meta.len() > size)
 }
 
+/// What is written to a file without a name is lost: one `fstat` a line.
+fn is_removed(file: &File) -> bool {
+    file.metadata().is_ok_and(|meta| meta.nlink() == 0)
+}
+
+fn turn_over(path: &Path, keep: u32) -> io::Result<()> {
+    let (dir, name) = folder::parts(path)?;
+    let folder = Folder::open(dir)?;
+    if keep == 0 {
+        return folder.remove(name);
+    }
+    shift(&folder, name, keep);
+    folder.rename(name, &numbered(name, 1))
+}
+
 /// Moves `log.1` to `log.2` and so on; the oldest beyond `keep` goes.
-pub(crate) fn shift(path: &Path, keep: u32) {
+pub(crate) fn shift(folder: &Folder, name: &OsStr, keep: u32) {
     for number in (1..keep).rev() {
         // A number that was never used is no failure.
-        let _ = fs::rename(numbered(path, number), numbered(path, number + 1));
+        let _ = folder.rename(&numbered(name, number), &numbered(name, number + 1));
     }
 }
 
 /// `watchdog.log.1`.
-pub(crate) fn numbered(path: &Path, number: u32) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
+pub(crate) fn numbered(name: &OsStr, number: u32) -> OsString {
+    let mut name = name.to_owned();
     name.push(format!(".{number}"));
-    PathBuf::from(name)
+    name
 }
 
-/// Opens for appending only, creating it (0640) with its folder; a link in its place is refused.
+/// Opens for appending only, creating it (0640) with its folder. Anything but a regular file in its place is refused,
+/// and so is a stranger's link on the way.
 pub(crate) fn open_append(path: &Path) -> io::Result<File> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    let mut options = std::fs::OpenOptions::new();
-    options.append(true).create(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
-        options.mode(0o640).custom_flags(flags.bits().cast_signed());
-    }
-    options.open(path)
+    let (dir, name) = folder::parts(path)?;
+    Folder::make(dir, 0o777)?.append(name, 0o640)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
+
+    fn numbered(path: &Path, number: u32) -> PathBuf {
+        super::numbered(path.as_os_str(), number).into()
+    }
 
     fn read(path: &Path) -> String {
         fs::read_to_string(path).unwrap_or_default()
@@ -209,6 +234,53 @@ mod tests {
         log.write("kept\n");
         assert!(matches!(log.trouble(), Some(Notice::SinkResumed { lost: 2, .. })));
         assert_eq!(read(&path), "kept\n");
+    }
+
+    #[test]
+    fn a_folder_that_is_removed_is_made_again_and_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs/watchdog.log");
+        let mut log = LogFile::open(&path, Bytes::mib(1), 1);
+        log.write("gone\n");
+        fs::remove_dir_all(dir.path().join("logs")).unwrap();
+        log.write("first\n");
+        log.write("second\n");
+        assert_eq!(read(&path), "first\nsecond\n");
+        assert!(matches!(log.trouble(), Some(Notice::SinkFailed { error, .. }) if error == "it was removed"));
+        assert!(matches!(log.trouble(), Some(Notice::SinkResumed { lost: 0, .. })));
+        assert_eq!(log.trouble(), None);
+    }
+
+    #[test]
+    fn a_full_file_that_cannot_be_moved_aside_goes_on_and_that_is_said_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watchdog.log");
+        // A folder of that name with something in it cannot be replaced, whoever one is.
+        fs::create_dir_all(dir.path().join("watchdog.log.1/inside")).unwrap();
+        let mut log = LogFile::open(&path, Bytes(10), 1);
+        for line in ["first..\n", "second.\n", "third..\n"] {
+            log.write(line);
+        }
+        assert_eq!(read(&path), "first..\nsecond.\nthird..\n");
+        let said = log.trouble();
+        assert!(
+            matches!(said, Some(Notice::SinkFailed { error, .. }) if error.starts_with("it is full and"))
+        );
+        assert_eq!(log.trouble(), None);
+        fs::remove_dir_all(dir.path().join("watchdog.log.1")).unwrap();
+        log.write("fourth.\n");
+        assert_eq!(read(&path), "fourth.\n");
+        assert!(matches!(log.trouble(), Some(Notice::LogRotated { .. })));
+    }
+
+    #[test]
+    fn a_fifo_in_its_place_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("watchdog.log");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::RWXU).unwrap();
+        let mut log = LogFile::open(&path, Bytes::mib(1), 1);
+        log.write("x\n");
+        assert!(matches!(log.trouble(), Some(Notice::SinkFailed { .. })));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::human::acts;
 use super::terminal::Terminal;
 use super::{LogFile, Sink};
 use crate::record::{Notice, Record, Roster, Told};
@@ -40,7 +41,25 @@ pub fn object(record: &Record, roster: &Roster) -> Map<String, Value> {
 
 /// The record as one line, with its line feed.
 pub fn line(record: &Record, roster: &Roster) -> String {
-    format!("{}\n", Value::Object(object(record, roster)))
+    format!("{}\n", plain(&Value::Object(object(record, roster))))
+}
+
+/// A value as JSON on one line that does nothing to a terminal: what one would act on is escaped, which JSON demands
+/// below 32 only.
+pub fn plain(value: &Value) -> String {
+    let text = value.to_string();
+    if !text.contains(acts) {
+        return text;
+    }
+    let mut safe = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match acts(letter) {
+            // Outside of strings JSON has no such letter, and none of them needs two units.
+            true => safe.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            false => safe.push(letter),
+        }
+    }
+    safe
 }
 
 fn fields(told: &Told) -> Map<String, Value> {
@@ -122,5 +141,18 @@ impl Sink for JsonLines {
         if let Out::Terminal(terminal) = &mut self.0 {
             terminal.flush(Duration::from_secs(1));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_on_a_terminal_is_only_shown() {
+        let value = Value::String("a\u{1b}[2J\u{7f}\u{9b}31m\u{202e}é".to_owned());
+        let text = plain(&value);
+        assert_eq!(text, "\"a\\u001b[2J\\u007f\\u009b31m\\u202eé\"");
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), value);
     }
 }

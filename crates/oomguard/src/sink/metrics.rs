@@ -162,5 +162,11 @@ mod tests {
         }
         assert!(!text.contains("oomguard_worker_memory_peak_bytes{"), "{text}");
         assert!(text.ends_with("# EOF\n"));
+
+        // A name cannot add a label or a line of its own.
+        let workers = vec![WorkerStatus { name: "a\"} 9\nb\\".to_owned(), ..status.workers[0].clone() }];
+        let text = render(&Status { workers, ..status });
+        let line = "oomguard_worker_age_seconds{worker=\"a\\\"} 9\\nb\\\\\"} 74.5";
+        assert!(text.lines().any(|found| found == line), "{text}");
     }
 }

@@ -73,13 +73,14 @@ impl Sinks {
             sink.tell(record, roster);
         }
         for troubled in 0..self.sinks.len() {
-            let Some(notice) = self.sinks[troubled].trouble() else { continue };
-            // Once it can write again, what it has missed is said in its own text, too.
-            let resumed = matches!(notice, Notice::SinkResumed { .. });
-            let record = Record { ts: record.ts, mono: record.mono, told: notice.into() };
-            for (index, sink) in self.sinks.iter_mut().enumerate() {
-                if index != troubled || resumed {
-                    sink.tell(&record, roster);
+            while let Some(notice) = self.sinks[troubled].trouble() {
+                // Once it can write again, what it has missed is said in its own text, too.
+                let resumed = matches!(notice, Notice::SinkResumed { .. });
+                let record = Record { ts: record.ts, mono: record.mono, told: notice.into() };
+                for (index, sink) in self.sinks.iter_mut().enumerate() {
+                    if index != troubled || resumed {
+                        sink.tell(&record, roster);
+                    }
                 }
             }
         }

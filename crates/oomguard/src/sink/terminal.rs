@@ -13,6 +13,10 @@ const KEPT: usize = 1 << 20;
 /// A pipe that says it is ready takes this much without blocking (`PIPE_BUF`).
 const AT_ONCE: usize = 4096;
 
+/// What passes.
+const FOR_LATER: [io::ErrorKind; 3] =
+    [io::ErrorKind::WouldBlock, io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+
 /// A stream with the text that it has not taken yet.
 #[derive(Debug)]
 pub struct Terminal {
@@ -62,7 +66,8 @@ impl Terminal {
                 Ok(0) => return,
                 Ok(count) => drop(self.waiting.drain(..count)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // A file whose disk is full may have room again: kept like what a sleeping reader does not take.
+                Err(error) if FOR_LATER.contains(&error.kind()) => return,
                 // Nobody reads any more.
                 Err(_) => return self.waiting.clear(),
             }
@@ -128,6 +133,18 @@ mod tests {
                 .all(|line| line.len() == 999 || line == "last" || line.contains("lines were lost here"))
         );
         assert!(all.ends_with("last\n"));
+    }
+
+    #[test]
+    fn a_full_disk_keeps_the_lines_until_there_is_room() {
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut terminal = Terminal::over(Some(full));
+        terminal.write("one\n");
+        terminal.write("two\n");
+        let room = tempfile::NamedTempFile::new().unwrap();
+        terminal.stream = Some(room.reopen().unwrap());
+        terminal.write("three\n");
+        assert_eq!(std::fs::read_to_string(room.path()).unwrap(), "one\ntwo\nthree\n");
     }
 
     #[test]

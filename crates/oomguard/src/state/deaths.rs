@@ -4,18 +4,22 @@
 //! cannot be read (a crash while it was written) only costs itself.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, BufReader, Write};
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::fs;
 
+use super::tail::{MOST, Tail};
 use super::{StateDir, write_whole};
 use crate::error::Error;
 use crate::sink::open_append;
 
 /// Lines kept when a guard starts.
 pub(crate) const KEPT: usize = 10_000;
+/// Lines kept for a disk that is full.
+const MOST_WAITING: usize = 1000;
 
 /// One job's end.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -45,8 +49,11 @@ pub struct Death {
 /// The open file.
 #[derive(Debug)]
 pub struct Deaths {
-    file: std::fs::File,
+    file: File,
+    path: PathBuf,
     unreadable: usize,
+    /// Lines that the disk had no room for; the oldest go first.
+    waiting: VecDeque<Vec<u8>>,
 }
 
 impl Deaths {
@@ -55,7 +62,8 @@ impl Deaths {
         let path = dir.file("deaths.jsonl");
         let failed = |error: io::Error| Error::io("open", &path, &error);
         let unreadable = trim(&path).map_err(failed)?;
-        Ok(Deaths { file: open_append(&path).map_err(failed)?, unreadable })
+        let file = open_append(&path).map_err(failed)?;
+        Ok(Deaths { file, path, unreadable, waiting: VecDeque::new() })
     }
 
     /// How many lines could not be read when the file was opened. They stay in it.
@@ -63,58 +71,56 @@ impl Deaths {
         self.unreadable
     }
 
-    /// Adds one line.
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Adds one line, after those that could not be written before. What cannot be written now is kept for the next
+    /// time.
     pub fn append(&mut self, death: &Death) -> io::Result<()> {
         let mut line = serde_json::to_vec(death)?;
         line.push(b'\n');
-        self.file.write_all(&line)
+        if self.waiting.len() == MOST_WAITING {
+            self.waiting.pop_front();
+        }
+        self.waiting.push_back(line);
+        self.flush()
+    }
+
+    /// Writes the lines that wait.
+    pub fn flush(&mut self) -> io::Result<()> {
+        while let Some(line) = self.waiting.front() {
+            let size = self.file.metadata()?.len();
+            if let Err(error) = self.file.write_all(line) {
+                // Half a line must not be glued to the next one.
+                let _ = self.file.set_len(size);
+                return Err(error);
+            }
+            self.waiting.pop_front();
+        }
+        Ok(())
     }
 
     /// All that can be read, oldest first, and how many lines could not.
     pub fn read(dir: &StateDir) -> Result<(Vec<Death>, usize), Error> {
         let path = dir.file("deaths.jsonl");
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Vec::new(), 0)),
-            Err(error) => return Err(Error::io("read", &path, &error)),
-        };
-        let lines: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).collect();
-        let deaths: Vec<Death> = lines.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
-        let unreadable = lines.len() - deaths.len();
+        let tail = Tail::of(&path, MOST).map_err(|error| Error::io("read", &path, &error))?;
+        let deaths: Vec<Death> = tail.lines().filter_map(|line| serde_json::from_slice(line).ok()).collect();
+        let unreadable = tail.lines().count() - deaths.len();
         Ok((deaths, unreadable))
     }
 }
 
 /// Keeps the last lines, and ends the last one if a crash cut it short. How many of them cannot be read.
-fn trim(path: &std::path::Path) -> io::Result<usize> {
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        Err(error) => return Err(error),
-    };
-    let mut kept: VecDeque<Vec<u8>> = VecDeque::new();
-    let mut changed = false;
-    let mut reader = BufReader::new(file);
-    loop {
-        let mut line = Vec::new();
-        if reader.read_until(b'\n', &mut line)? == 0 {
-            break;
-        }
-        if line.last() != Some(&b'\n') {
-            line.push(b'\n');
-            changed = true;
-        }
-        kept.push_back(line);
-        if kept.len() > KEPT {
-            kept.pop_front();
-            changed = true;
-        }
-    }
-    let torn = |line: &&Vec<u8>| line.len() > 1 && serde_json::from_slice::<Death>(line).is_err();
-    let unreadable = kept.iter().filter(torn).count();
-    if changed {
-        let bytes: Vec<u8> = kept.into_iter().flatten().collect();
+fn trim(path: &Path) -> io::Result<usize> {
+    let tail = Tail::of(path, MOST)?;
+    let lines: Vec<&[u8]> = tail.lines().collect();
+    let kept = &lines[lines.len().saturating_sub(KEPT)..];
+    let cut_short = tail.bytes.last().is_some_and(|last| *last != b'\n');
+    if tail.left_out || cut_short || kept.len() < lines.len() {
+        let bytes: Vec<u8> = kept.iter().flat_map(|line| line.iter().chain(b"\n")).copied().collect();
         write_whole(path, &bytes, 0o600)?;
     }
-    Ok(unreadable)
+    Ok(kept.iter().filter(|line| serde_json::from_slice::<Death>(line).is_err()).count())
 }

@@ -2,10 +2,10 @@
 //!
 //! Creates it (0700). Never uses one that belongs to somebody else or that a link stands in for.
 
-use std::io;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use std::fs;
+use oomguard_sys::folder::Folder;
 
 use super::key;
 use crate::config::Config;
@@ -42,9 +42,6 @@ impl StateDir {
 
     /// Opens the directory, making it if need be.
     pub fn open(path: &Path) -> Result<StateDir, Error> {
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
-        }
         ours(path, "state directory")?;
         Ok(StateDir { path: path.to_owned() })
     }
@@ -69,46 +66,16 @@ fn readable(path: &Path) -> String {
     if name.is_empty() { "root".to_owned() } else { name }
 }
 
-/// Makes `path` with mode 0700 unless it is there, and checks that it is a real directory of ours.
+/// Makes `path` with mode 0700 unless it is there, and checks that it is a real directory of ours that nobody else can
+/// put another one in the place of.
 pub(super) fn ours(path: &Path, what: &str) -> Result<(), Error> {
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    match builder.create(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::new(format!("could not create `{}`: {}", path.display(), in_words(&error)))
-                .hint(format!("the {what} must be writable")));
+    Folder::make_private(path).map(drop).map_err(|error| {
+        // What the system refuses has its number; what we refuse has our words.
+        if error.raw_os_error().is_none() {
+            return Error::new(format!("{what} `{}` is refused: {}", path.display(), in_words(&error)))
+                .hint("use a directory of your own: set `state_dir` or `XDG_RUNTIME_DIR`");
         }
-        _ => {}
-    }
-    let refuse = |why: &str| {
-        Err(Error::new(format!("{what} `{}` is refused: {why}", path.display()))
-            .hint("use a directory of your own: set `state_dir` or `XDG_RUNTIME_DIR`"))
-    };
-    let meta = std::fs::symlink_metadata(path).map_err(|error| Error::io("examine", path, &error))?;
-    if meta.is_symlink() {
-        return refuse("it is a symbolic link");
-    }
-    if !meta.is_dir() {
-        return refuse("it is not a directory");
-    }
-    owned(path, &meta).or_else(|why| refuse(&why))
-}
-
-#[cfg(unix)]
-fn owned(path: &Path, meta: &std::fs::Metadata) -> Result<(), String> {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    if meta.uid() != rustix::process::geteuid().as_raw() {
-        return Err(format!("it belongs to user {}", meta.uid()));
-    }
-    if meta.mode() & 0o077 != 0 {
-        let private = std::fs::Permissions::from_mode(0o700);
-        std::fs::set_permissions(path, private).map_err(|_| "others can write to it".to_owned())?;
-    }
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn owned(_: &Path, _: &std::fs::Metadata) -> Result<(), String> {
-    Ok(())
+        Error::new(format!("could not create `{}`: {}", path.display(), in_words(&error)))
+            .hint(format!("the {what} must be writable"))
+    })
 }

@@ -7,11 +7,15 @@ use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use oomguard_sys::folder;
+
 use super::StateDir;
 use crate::error::Error;
 
 /// Who only looks whether there is a guard holds the lock for a moment; a guard holds it for longer than this.
 const TRIES: u32 = 5;
+/// A number and a path are never longer.
+const LONGEST: u64 = 8192;
 
 /// The guard that holds a state directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +56,7 @@ impl Lock {
 
     /// The living guard of `dir`, if there is one.
     pub fn holder(dir: &Path) -> Option<Guard> {
-        let mut file = File::open(dir.join("lock")).ok()?;
+        let mut file = folder::open(&dir.join("lock")).ok()?;
         if try_lock(&file).ok()? {
             return None;
         }
@@ -89,7 +93,7 @@ fn try_lock(_: &File) -> io::Result<bool> {
 fn read(file: &mut File) -> Option<Guard> {
     let mut text = String::new();
     file.rewind().ok()?;
-    file.read_to_string(&mut text).ok()?;
+    file.take(LONGEST).read_to_string(&mut text).ok()?;
     let (pid, rest) = text.split_once('\n')?;
     let socket = rest.strip_suffix('\n').unwrap_or(rest);
     Some(Guard { pid: pid.parse().ok()?, socket: PathBuf::from(socket) })

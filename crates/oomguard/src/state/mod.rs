@@ -10,6 +10,7 @@ mod lock;
 mod runtime;
 mod snapshot;
 mod studies;
+mod tail;
 mod write;
 
 pub use deaths::{Death, Deaths};

@@ -21,9 +21,11 @@ pub struct Runtime {
 
 impl Runtime {
     /// `$XDG_RUNTIME_DIR/oomguard`, else `/run/oomguard` for root, else `run` in the state directory; where the
-    /// path would be too long for a socket, `/tmp/oomguard-<uid>`. Reads nothing but `env`.
+    /// path would be too long for a socket, `/tmp/oomguard-<uid>`. An `XDG_RUNTIME_DIR` that is somebody else's (`su`
+    /// keeps the variable) does not count. Reads nothing but `env` and who owns that directory.
     pub fn locate(state_dir: &Path, env: &dyn Fn(&str) -> Option<String>, uid: u32) -> Runtime {
-        let dir = match env("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()) {
+        let own = |dir: &PathBuf| dir.is_absolute() && !is_anothers(dir, uid);
+        let dir = match env("XDG_RUNTIME_DIR").map(PathBuf::from).filter(own) {
             Some(dir) => dir.join("oomguard"),
             None if uid == 0 => PathBuf::from("/run/oomguard"),
             None => state_dir.join("run"),
@@ -37,9 +39,6 @@ impl Runtime {
 
     /// Makes the directory and checks that it is ours.
     pub fn create(&self) -> Result<(), Error> {
-        if let Some(parent) = self.dir.parent() {
-            std::fs::create_dir_all(parent).map_err(|error| Error::io("create", parent, &error))?;
-        }
         ours(&self.dir, "runtime directory")
     }
 
@@ -67,4 +66,9 @@ impl Runtime {
     pub fn page(&self, worker: &str) -> PathBuf {
         self.dir.join(format!("{}-{worker}.page", self.key))
     }
+}
+
+fn is_anothers(dir: &Path, uid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(dir).is_ok_and(|meta| meta.uid() != uid)
 }

@@ -7,11 +7,12 @@ use std::io;
 
 use jiff::Timestamp;
 use oomguard_core::Instant;
+use oomguard_sys::folder;
 use serde::{Deserialize, Serialize};
 use std::fs;
 
 use super::{StateDir, write_whole};
-use crate::error::{Error, in_words};
+use crate::error::in_words;
 use crate::record::Notice;
 
 /// The form of the file that this version writes.
@@ -92,12 +93,8 @@ pub enum Loaded {
 
 impl StateDir {
     /// Writes the state, whole or not at all.
-    pub fn save(&self, state: &State) -> Result<(), Error> {
-        let path = self.file("state.json");
-        lines(state)
-            .map_err(io::Error::from)
-            .and_then(|bytes| write_whole(&path, &bytes, 0o600))
-            .map_err(|error| Error::io("write", &path, &error))
+    pub fn save(&self, state: &State) -> io::Result<()> {
+        write_whole(&self.file("state.json"), &lines(state)?, 0o600)
     }
 
     /// Removes the state: there is nothing to take over.
@@ -109,19 +106,12 @@ impl StateDir {
     /// Reads what the last guard wrote. Never fails: what is damaged is moved aside.
     pub fn load(&self) -> Loaded {
         let path = self.file("state.json");
-        let size = match fs::symlink_metadata(&path) {
-            Ok(meta) => meta.len(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Loaded::Nothing,
-            Err(error) => return self.damaged(&in_words(&error), None),
-        };
-        if size > LARGEST {
-            return self.damaged(&format!("`state.json` has {size} bytes"), None);
-        }
-        match fs::read(&path) {
+        match folder::read(&path, LARGEST) {
             Ok(bytes) => match parse(&bytes) {
                 Ok(state) => Loaded::Found(state),
                 Err(why) => self.damaged(&why, salvage(&bytes)),
             },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Loaded::Nothing,
             Err(error) => self.damaged(&in_words(&error), None),
         }
     }

@@ -4,10 +4,9 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-use std::fs;
-
 use super::StateDir;
+use super::tail::{MOST, Tail};
+use serde::{Deserialize, Serialize};
 
 /// Where a study can be reached, and the interpreter that has its libraries.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -25,9 +24,10 @@ pub struct Study {
 impl StateDir {
     /// Every study once, in the order in which they first appear, and how many lines could not be read.
     pub fn studies(&self) -> (Vec<Study>, usize) {
-        let bytes = fs::read(self.file("studies.jsonl")).unwrap_or_default();
-        let (mut studies, mut unreadable): (Vec<Study>, usize) = (Vec::new(), 0);
-        for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        let tail = Tail::of(&self.file("studies.jsonl"), MOST).unwrap_or_default();
+        // Of a file that no worker of ours could have written, what comes first counts as one line.
+        let (mut studies, mut unreadable): (Vec<Study>, usize) = (Vec::new(), usize::from(tail.left_out));
+        for line in tail.lines() {
             match serde_json::from_slice(line) {
                 Ok(study) if !studies.contains(&study) => studies.push(study),
                 Ok(_) => {}

@@ -3,52 +3,27 @@
 //!
 //! It never leaves half a file under the real name, whatever is killed when.
 
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
-use std::fs;
+use oomguard_sys::folder::{self, Folder};
 
 /// Replaces `path` with `bytes`. The folder must exist. `mode` is the permission of a Unix file.
 pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let beside = beside(path);
-    let written = write_new(&beside, bytes, mode).and_then(|()| fs::rename(&beside, path));
-    if written.is_err() {
-        // The name is ours alone; if it cannot be removed the next write overwrites it.
-        let _ = fs::remove_file(&beside);
-    }
-    written
+    let (dir, name) = folder::parts(path)?;
+    Folder::open(dir)?.replace(name, bytes, mode)
 }
 
 /// Whether [`write_whole`] has a chance: a file beside `path` can be made and removed.
 pub fn can_write_beside(path: &Path) -> io::Result<()> {
-    let beside = beside(path);
-    write_new(&beside, b"", 0o600)?;
-    fs::remove_file(&beside)
-}
-
-fn beside(path: &Path) -> PathBuf {
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}", std::process::id()));
-    path.with_file_name(name)
-}
-
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt;
-        options.mode(mode).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
-    }
-    #[cfg(not(unix))]
-    let _ = mode;
-    let mut file = options.open(path)?;
-    file.write_all(bytes)
+    let (dir, name) = folder::parts(path)?;
+    Folder::open(dir)?.can_replace(name)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -5,6 +5,7 @@
 pub mod cgroup;
 pub mod clock;
 pub mod error;
+pub mod folder;
 pub mod footprint;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
@@ -14,6 +15,7 @@ pub mod kmsg;
 pub mod meminfo;
 pub mod oneself;
 pub mod page;
+pub mod peer;
 pub mod process;
 pub mod processes;
 pub mod psi;

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use oomguard_core::Bytes;
-use oomguard_core::watch::{Row, Standing, Who};
+use oomguard_core::watch::{Row, Standing, Who, expose};
 
 use super::error::Result;
 use super::kept::buffer;
@@ -56,6 +56,8 @@ pub struct Processes {
     before: Vec<Known>,
     cgroups: Vec<Box<[u8]>>,
     pids: Vec<u32>,
+    /// What users hold under names that protect.
+    named: Vec<(u32, Bytes)>,
 }
 
 impl Processes {
@@ -70,6 +72,7 @@ impl Processes {
             before: Vec::with_capacity(1024),
             cgroups: Vec::new(),
             pids: Vec::with_capacity(1024),
+            named: Vec::with_capacity(1024),
         })
     }
 
@@ -97,6 +100,7 @@ impl Processes {
             self.look_at(self.pids[at], swap, &mut judge);
         }
         self.spare_ourselves();
+        expose(&mut self.rows, &mut self.named);
         Ok(&self.rows)
     }
 

@@ -24,8 +24,9 @@ pub fn scope_command_in(argv: &[OsString], env: &dyn Fn(&str) -> Option<OsString
         return None;
     }
     let path = env("PATH")?;
-    let program =
-        std::env::split_paths(&path).map(|dir| dir.join("systemd-run")).find(|file| is_program(file))?;
+    // A relative folder in `PATH` is whatever one has just walked into.
+    let folders = std::env::split_paths(&path).filter(|dir| dir.is_absolute());
+    let program = folders.map(|dir| dir.join("systemd-run")).find(|file| is_program(file))?;
     let words = ["--user", "--scope", "--quiet", "-p", "Delegate=yes"];
     let mut command = vec![program.into_os_string()];
     command.extend(words.iter().map(OsString::from));
@@ -75,6 +76,22 @@ mod tests {
             shown[1..].join("|"),
             "--user|--scope|--quiet|-p|Delegate=yes|--setenv=OOMGUARD_IN_SCOPE=1|--|oomguard|run|--|a b"
         );
+    }
+
+    #[test]
+    fn a_program_in_the_working_directory_is_not_run() {
+        let machine = machine();
+        // The same file, by a way that starts where we are.
+        let up = "../".repeat(std::env::current_dir().unwrap().components().count());
+        let relative = Path::new(&up).join(machine.path().strip_prefix("/").unwrap());
+        assert!(is_program(&relative.join("systemd-run")));
+        let argv = ["oomguard".into()];
+        let command = scope_command_in(&argv, &|key| match key {
+            "XDG_RUNTIME_DIR" => Some(machine.path().join("run").into()),
+            "PATH" => Some(relative.clone().into()),
+            _ => None,
+        });
+        assert_eq!(command, None);
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod support;
 mod ancestors;
 mod cgroup;
 mod cgroup_v2;
+mod folder;
 mod footprint;
 mod held;
 mod meminfo;

@@ -51,6 +51,7 @@ impl Up {
         let name = worker.names.name.clone();
         let old = found.iter().position(|old| old.name == name).map(|at| found.swap_remove(at));
         worker.attempt = old.as_ref().map_or(0, |old| old.attempt);
+        let failures = old.as_ref().map_or(0, |old| old.failures);
         let living = old.as_ref().and_then(|old| Process::adopt(old.pid?, old.start_time).ok());
         // Nobody may have reaped it yet.
         let living = living.filter(Process::is_alive);
@@ -64,6 +65,7 @@ impl Up {
             }
             self.empty_leaf(guard, job);
             guard.engine.handle(now, Input::Add(job, policy));
+            guard.engine.recall(job, failures);
             return;
         };
         let Some(worker) = self.worker(job) else { return };
@@ -89,6 +91,7 @@ impl Up {
         // The guard before us may have died while it held the worker still.
         let _ = guard.hands[job.index()].freeze(false);
         guard.engine.handle(now, Input::Adopt(job, policy, age, old.attempt));
+        guard.engine.recall(job, failures);
         if old.checks {
             // It says so only once in its life.
             guard.engine.handle(now, Input::Heard(job, Word::Checks));

@@ -43,14 +43,29 @@ impl Up {
                 self.reload(guard).map(|changes| json!({"ok": true, "changes": changes}))
             }
             control::Verb::Restart => {
-                for job in &jobs {
-                    guard.engine.handle(now, Input::Restart(*job));
+                let named = request.worker.is_some();
+                // Who was stopped by name is started again by name only.
+                let meant = |worker: &&mut super::Worker| {
+                    jobs.contains(&worker.job) && !worker.leaving && (named || !worker.stopped)
+                };
+                let mut again = Vec::new();
+                for worker in self.workers.iter_mut().filter(meant) {
+                    worker.stopped = false;
+                    again.push(worker.job);
+                    guard.engine.handle(now, Input::Restart(worker.job));
                 }
-                Ok(json!({"ok": true, "restarting": self.names(&jobs)}))
+                if let ([], Some(name)) = (again.as_slice(), &request.worker) {
+                    return Err(Error::new(format!(
+                        "`{name}` is leaving: the configuration knows it no more"
+                    ))
+                    .hint("put it back, then `oomguard reload`"));
+                }
+                Ok(json!({"ok": true, "restarting": self.names(&again)}))
             }
             control::Verb::Stop if request.worker.is_some() => {
-                for job in &jobs {
-                    guard.engine.handle(now, Input::Remove(*job, urgency(request)));
+                for worker in self.workers.iter_mut().filter(|worker| jobs.contains(&worker.job)) {
+                    worker.stopped = true;
+                    guard.engine.handle(now, Input::Remove(worker.job, urgency(request)));
                 }
                 Ok(json!({"ok": true, "stopping": self.names(&jobs)}))
             }

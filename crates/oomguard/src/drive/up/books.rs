@@ -1,11 +1,15 @@
 //! What is written down for those who come later: the state for the next guard, deaths for the trials' owners,
 //! pids for people.
 
+use std::io;
+use std::path::PathBuf;
+
 use jiff::Timestamp;
 use oomguard_core::{Bytes, Cause, Event, JobId};
 
 use super::super::Guard;
 use super::Up;
+use crate::error::in_words;
 use crate::record::{Notice, Record};
 use crate::state::{Death, State, Worker};
 use crate::worker_log::write_pids;
@@ -44,12 +48,30 @@ impl Up {
             limit_gb: worker.pool.memory_limit.map(gib),
             ts,
         };
-        if let Err(error) = self.deaths.append(&death) {
-            guard.note(Notice::EffectFailed {
-                job: Some(job),
-                effect: "write down a death".to_owned(),
-                error: error.to_string(),
-            });
+        let written = self.deaths.append(&death);
+        self.say_once(guard, self.deaths.path().to_owned(), written);
+    }
+
+    /// What was met while nothing could be said.
+    pub(super) fn say_unsaid(&mut self, guard: &mut Guard) {
+        for (path, written) in std::mem::take(&mut self.unsaid) {
+            self.say_once(guard, path, written);
+        }
+    }
+
+    /// What cannot be written is said once, and once more when it can be again. Nothing is missing in it then: of the
+    /// state it is the last one that counts, and deaths wait.
+    pub(super) fn say_once(&mut self, guard: &mut Guard, path: PathBuf, written: io::Result<()>) {
+        match (written, self.unwritten.iter().position(|failing| *failing == path)) {
+            (Ok(()), None) | (Err(_), Some(_)) => {}
+            (Ok(()), Some(at)) => {
+                self.unwritten.swap_remove(at);
+                guard.note(Notice::SinkResumed { path, lost: 0 });
+            }
+            (Err(error), None) => {
+                self.unwritten.push(path.clone());
+                guard.note(Notice::SinkFailed { path, error: in_words(&error) });
+            }
         }
     }
 
@@ -57,11 +79,12 @@ impl Up {
     pub(super) fn save(&mut self, guard: &mut Guard) {
         let mut state = State::new(&self.run_id, &self.boot_id, self.config.path.clone());
         state.workers = self.workers.iter().map(|worker| saved(worker, guard)).collect();
-        if let Err(error) = self.state.save(&state) {
-            guard.note(Notice::Note { text: error.to_string() });
-        }
+        let saved = self.state.save(&state);
+        self.say_once(guard, self.state.file("state.json"), saved);
         let pids: Vec<u32> = self.workers.iter().filter_map(|worker| worker.pid).collect();
         let _ = write_pids(&self.config.log.dir, &pids);
+        let late = self.deaths.flush();
+        self.say_once(guard, self.deaths.path().to_owned(), late);
     }
 }
 

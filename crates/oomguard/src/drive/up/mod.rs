@@ -10,14 +10,14 @@ mod reload;
 mod trials;
 mod worker;
 
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
 use oomguard_sys::clock;
+use oomguard_sys::folder::Folder;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::SpawnError;
-use oomguard_sys::wait::{Interest, Received};
+use oomguard_sys::wait::Received;
 
 use super::{Begun, Guard, Hand, Place, Sensors, VERB_TOKENS, Verb, prepare, sensors};
 use crate::cli;
@@ -29,7 +29,7 @@ use crate::record::{Notice, Record, Roster, Told};
 use crate::sink::{Human, JsonLines, LogFile, Sinks};
 use crate::state::{Deaths, Lock, Runtime, StateDir};
 
-use worker::Worker;
+use worker::{MOST_WORDS, Worker};
 
 const NOTIFY: u64 = VERB_TOKENS;
 const CONTROL: u64 = VERB_TOKENS + 1;
@@ -51,7 +51,13 @@ pub(crate) struct Up {
     boot_id: String,
     started: oomguard_core::Instant,
     asked: bool,
+    /// Words of workers since the last look; many of them have to wait for the next.
+    words: u32,
     troubled: bool,
+    /// Files that could not be written when that was last tried.
+    unwritten: Vec<PathBuf>,
+    /// The same, met while nothing could be said.
+    unsaid: Vec<(PathBuf, std::io::Result<()>)>,
     /// What is missing on this machine, for `status`.
     notes: Vec<String>,
     _lock: Lock,
@@ -112,6 +118,12 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let runtime = Runtime::locate(state.path(), &env, rustix::process::getuid().as_raw());
     runtime.create()?;
     let lock = Lock::take(&state, &runtime.socket())?;
+    // All that can fail comes before the cgroups: nobody else would remove them.
+    let sinks = sinks(&cli, &config)?;
+    let boot_id = clock::boot_id().map_err(|e| Error::new(format!("could not read the boot id: {e}")))?;
+    let deaths = Deaths::open(&state)?;
+    let notify = Notify::bind(&runtime.notify())?;
+    let control = Server::bind(&runtime.socket())?;
     let place = Place::find(config.cgroup_parent.as_deref());
     if let Err(error) = require(&config, &place) {
         place.leave();
@@ -121,19 +133,20 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
     let notes = prepare::notes(&place);
     let armed = prepare::armed("up", &place, &host, &policy, notes.clone());
     let enforcement = place.enforcement;
-    let sinks = sinks(&cli, &config)?;
-    let boot_id = clock::boot_id().map_err(|e| Error::new(format!("could not read the boot id: {e}")))?;
     let mut up = Up {
-        deaths: Deaths::open(&state)?,
-        notify: Notify::bind(&runtime.notify())?,
-        control: Server::bind(&runtime.socket())?,
+        deaths,
+        notify,
+        control,
         workers: Vec::new(),
         dead: Vec::new(),
         run_id: format!("{:x}-{:x}", std::process::id(), clock::now().0 / 1_000_000),
         boot_id,
         started: clock::now(),
         asked: false,
+        words: MOST_WORDS,
         troubled: false,
+        unwritten: Vec::new(),
+        unsaid: Vec::new(),
         config,
         source,
         state,
@@ -149,7 +162,7 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         let text = format!("⚠️  {lines} lines of {} could not be read; the others hold", file.display());
         guard.note(Notice::Note { text });
     }
-    guard.poller.add(up.notify.as_fd(), Interest::Read, NOTIFY);
+    up.hear_again(&mut guard);
     up.watch_control(&mut guard);
     up.engage(&mut guard, enforcement);
     guard.guard(&mut up)?;
@@ -173,7 +186,7 @@ fn require(config: &Config, place: &Place) -> Result<(), Error> {
 
 fn sinks(cli: &cli::Up, config: &Config) -> Result<Sinks, Error> {
     let log = &config.log;
-    std::fs::create_dir_all(&log.dir).map_err(|error| Error::io("create", &log.dir, &error))?;
+    Folder::make(&log.dir, 0o777).map_err(|error| Error::io("create", &log.dir, &error))?;
     let file = |name: &str| LogFile::open(&log.dir.join(name), log.max_size, log.keep);
     let mut sinks = Sinks::new();
     sinks.add(Human::file(file("watchdog.log"))).add(JsonLines::file(file("events.jsonl")));
@@ -241,10 +254,13 @@ impl Verb for Up {
     }
 
     fn looked(&mut self, guard: &mut Guard) {
+        self.hear_again(guard);
         self.rotate_logs(guard);
+        self.say_unsaid(guard);
     }
 
     fn told(&mut self, guard: &mut Guard, record: &Record) {
+        self.say_unsaid(guard);
         self.pass_on(guard, record);
         if let Told::Engine(event) = &record.told {
             self.book(guard, event, record);

@@ -23,8 +23,9 @@ impl Up {
                 guard.note(Notice::ConfigRefused { path, error: error.to_string() });
                 Err(error)
             }
-            Ok(config) => {
+            Ok(mut config) => {
                 let changes = self.config.diff(&config);
+                config.keep_fixed(&self.config);
                 self.config = config;
                 guard.note(Notice::ConfigReloaded { path, changes: changes.clone() });
                 self.apply(guard);

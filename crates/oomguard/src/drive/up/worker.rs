@@ -1,18 +1,20 @@
 //! One worker: what it is called, how it is started, what it says, where its output goes.
 
 use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use oomguard_core::{Enforcement, Input, Instant, JobId, Word};
 use oomguard_sys::cgroup::Limits;
 use oomguard_sys::process::Process;
 use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
+use oomguard_sys::wait::Interest;
 use oomguard_sys::{clock, page};
 
 use super::super::{Guard, Hand, JOB_OOM_SCORE, place};
-use super::Up;
+use super::{NOTIFY, Up};
 use crate::config::{OnLimit, Pool, WorkerName};
 use crate::notify::{Heard, Said};
 use crate::record::{Entry, Notice};
@@ -20,6 +22,11 @@ use crate::worker_log::WorkerLog;
 
 /// The variable that tells the members of one start from all others.
 pub(super) const JOB: &str = "OOMGUARD_JOB";
+
+/// Words of workers between two looks; the rest wait, as their senders then do.
+pub(super) const MOST_WORDS: u32 = 1000;
+/// From a log that could not be moved aside to the next try.
+const TURN_AGAIN: Duration = Duration::from_secs(60);
 
 /// A slot of a pool.
 pub(super) struct Worker {
@@ -30,6 +37,8 @@ pub(super) struct Worker {
     pub(super) log: WorkerLog,
     /// The helper that moves a full log aside.
     pub(super) turning: Option<JoinHandle<std::io::Result<()>>>,
+    /// When that is tried again, after it could not be done.
+    pub(super) turn_after: Instant,
     pub(super) pid: Option<u32>,
     pub(super) start_time: u64,
     pub(super) attempt: u32,
@@ -41,6 +50,8 @@ pub(super) struct Worker {
     pub(super) trial: Option<u32>,
     /// The configuration knows it no more.
     pub(super) leaving: bool,
+    /// Somebody has stopped it, by its name.
+    pub(super) stopped: bool,
     /// ... and then again, before it was gone.
     pub(super) again: Option<(Pool, u16)>,
     /// Its own words.
@@ -93,6 +104,7 @@ impl Up {
             names,
             log,
             turning: None,
+            turn_after: Instant(0),
             pid: None,
             start_time: 0,
             attempt: 0,
@@ -101,6 +113,7 @@ impl Up {
             checks: false,
             trial: None,
             leaving: false,
+            stopped: false,
             again: None,
             status: None,
         });
@@ -135,14 +148,24 @@ impl Up {
         let worker = &mut self.workers[index];
         let page = self.runtime.page(&worker.names.name);
         let _ = std::fs::remove_file(&page);
-        hand.page = page::Writer::create(&page).ok();
+        let shared = page::Writer::create(&page);
+        let told = shared.as_ref().map(drop).map_err(|error| std::io::Error::other(error.to_string()));
+        self.unsaid.push((page.clone(), told));
+        hand.page = shared.ok();
         let _ = worker.log.banner(&format!(
             "{} attempt {attempt} started {}",
             worker.names.name,
             Timestamp::now()
         ));
-        let output = worker.log.open().map_err(failed("open the worker's log"))?;
-        let again: OwnedFd = output.try_clone().map_err(failed("open the worker's log"))?.into();
+        let output = worker.log.open().and_then(|log| Ok([log.try_clone()?, log]));
+        let told =
+            output.as_ref().map(drop).map_err(|error| std::io::Error::new(error.kind(), error.to_string()));
+        self.unsaid.push((worker.log.path().to_owned(), told));
+        // A worker is worth more than what it says.
+        let [stdout, stderr] = output.map_or_else(
+            |_| [Stream::Null, Stream::Null],
+            |logs| logs.map(|log| Stream::File(OwnedFd::from(log))),
+        );
         let argv: Vec<OsString> = worker.pool.command.iter().map(OsString::from).collect();
         let mut env: Vec<(OsString, Option<OsString>)> = Vec::new();
         let mut set = |key: &str, value: OsString| env.push((key.into(), Some(value)));
@@ -169,7 +192,7 @@ impl Up {
             leaf: hand.leaf.as_ref(),
             rlimit_data: place::rlimit_data(hand.enforcement, worker.pool.memory_limit),
             oom_score_adj: Some(JOB_OOM_SCORE),
-            stdio: [Stream::Null, Stream::File(output.into()), Stream::File(again)],
+            stdio: [Stream::Null, stdout, stderr],
             session: Session::NewSession,
         };
         let main = spawn.start()?;
@@ -181,9 +204,23 @@ impl Up {
         Ok(main)
     }
 
+    /// Listens until so much has been said that it must wait for the next look: a worker that never stops talking
+    /// would have the guard, which runs before everybody else, do nothing but listen.
+    pub(super) fn hear_again(&mut self, guard: &mut Guard) {
+        if std::mem::take(&mut self.words) >= MOST_WORDS {
+            guard.poller.add(self.notify.as_fd(), Interest::Read, NOTIFY);
+        }
+    }
+
     /// Takes in what workers say about themselves.
     pub(super) fn listen(&mut self, guard: &mut Guard) {
-        for Heard { pid, said } in self.notify.receive() {
+        let heard = self.notify.receive();
+        // What means nothing costs as much.
+        self.words = self.words.saturating_add(heard.len().max(1) as u32);
+        if self.words >= MOST_WORDS {
+            guard.poller.remove(NOTIFY);
+        }
+        for Heard { pid, said } in heard {
             let Some(job) = guard.job_of(pid) else { continue };
             let Some(worker) = self.worker(job) else { continue };
             match said {
@@ -207,18 +244,27 @@ impl Up {
 
     /// Full logs are moved aside by a helper, which holds the worker for the moment that the last lines take.
     pub(super) fn rotate_logs(&mut self, guard: &mut Guard) {
+        let now = clock::now();
         for worker in &mut self.workers {
             if worker.turning.as_ref().is_some_and(|thread| !thread.is_finished()) {
                 continue;
             }
             if let Some(thread) = worker.turning.take() {
                 let path = worker.log.path().to_owned();
-                // If it failed the log stays whole; the next look tries again.
-                if let Ok(Ok(())) = thread.join() {
-                    guard.note(Notice::LogRotated { path });
+                match thread.join() {
+                    Ok(Ok(())) => {
+                        self.unsaid.push((path.clone(), Ok(())));
+                        guard.note(Notice::LogRotated { path });
+                    }
+                    // The log stays whole. Each try costs a copy of it.
+                    Ok(failed) => {
+                        worker.turn_after = now.after(TURN_AGAIN);
+                        self.unsaid.push((path, failed));
+                    }
+                    Err(_) => worker.turn_after = now.after(TURN_AGAIN),
                 }
             }
-            if worker.log.due() {
+            if now >= worker.turn_after && worker.log.due() {
                 let log = worker.log.clone();
                 let still = guard.hands[worker.job.index()].still(guard.parent.as_ref());
                 worker.turning =

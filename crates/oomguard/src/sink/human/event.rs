@@ -207,6 +207,10 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
             who(job),
             span(*after)
         )),
+        Event::Parked { job, parked: Parked::CannotStart, .. } => Tone::Bad.line(format!(
+            "🅿️  {} parked: it cannot be started as it is configured; `oomguard restart` tries again",
+            name(job)
+        )),
         Event::Parked { job, parked: Parked::Failures, failures } => {
             Tone::Bad.line(format!("🅿️  {} parked: it failed {failures} times in a row", name(job)))
         }

@@ -7,7 +7,7 @@ mod event;
 mod notice;
 mod units;
 
-pub(crate) use units::{one_line, pace, span};
+pub(crate) use units::{acts, harmless, one_line, pace, span};
 
 use std::io::{self, IsTerminal};
 use std::time::Duration;

@@ -219,6 +219,10 @@ fn every_event_has_its_line() {
             "🧟 Worker 1 (PID 12345) has not died of SIGKILL after 10s: its slot stays empty",
         ),
         (
+            Event::Parked { job, parked: Parked::CannotStart, failures: 1 },
+            "🅿️  Worker 1 parked: it cannot be started as it is configured; `oomguard restart` tries again",
+        ),
+        (
             Event::Parked { job, parked: Parked::Failures, failures: 10 },
             "🅿️  Worker 1 parked: it failed 10 times in a row",
         ),

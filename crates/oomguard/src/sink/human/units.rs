@@ -73,7 +73,7 @@ pub(crate) fn one_line(line: &str) -> String {
             '\n' => safe.push_str("\\n"),
             '\r' => safe.push_str("\\r"),
             '\t' => safe.push_str("\\t"),
-            _ if letter.is_control() || turns_text(letter) => {
+            _ if acts(letter) => {
                 // Writing to a string does not fail.
                 let _ = write!(safe, "\\u{{{:x}}}", u32::from(letter));
             }
@@ -83,9 +83,16 @@ pub(crate) fn one_line(line: &str) -> String {
     safe
 }
 
-/// Line and paragraph separators, and the marks that reverse the text which follows.
-fn turns_text(letter: char) -> bool {
-    matches!(letter, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// The same for a text whose lines are its own: an excerpt of a file, a table.
+pub(crate) fn harmless(text: &str) -> String {
+    text.split('\n').map(one_line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a terminal does something else with it than show it: control characters (those above 127, too), line and
+/// paragraph separators, and the marks that turn the text which follows.
+pub(crate) fn acts(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -122,5 +129,6 @@ mod tests {
             "ok\\n[00:00:00] ✅ Worker 9\\u{1b}[2J\\u{202e}"
         );
         assert_eq!(one_line(&"x".repeat(5000)).chars().count(), LONGEST + 1);
+        assert_eq!(harmless("error: a\n--> b\u{9b}31m"), "error: a\n--> b\\u{9b}31m");
     }
 }
