@@ -13,9 +13,9 @@ pub fn report(python: &Path, data: &[PathBuf], pytest: &[String], is_pytest: boo
     if data.is_empty() || !is_pytest {
         return Ok(0);
     }
-    let asked = pytest.iter().filter(|arg| arg.starts_with("--cov-") || arg.starts_with("--no-cov"));
     let mut command = Command::new(python);
-    command.args(["-m", "oomguard.pytest._coverage"]).args(data).arg("--").args(asked);
+    // It knows which of them are its own.
+    command.args(["-m", "oomguard.pytest._coverage"]).args(data).arg("--").args(pytest);
     let done = command.status().map_err(|error| Error::io("run", python, &error))?;
     Ok(u8::from(!done.success()))
 }

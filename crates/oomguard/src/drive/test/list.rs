@@ -18,7 +18,7 @@ pub fn list(cli: &cli::Test, suite: &Suite) -> u8 {
             crate::say(&file.path.display());
         }
         for note in &suite.notes {
-            eprintln!("oomguard: {note}");
+            crate::complain(&format!("oomguard: {note}"));
         }
     }
     0
@@ -52,11 +52,11 @@ pub fn dry_run(cli: &cli::Test, plan: &Plan) -> u8 {
         crate::say(&format!("{}  (limit {limit}, planned with {needs}{gpu}{alone})", case.name));
     }
     let preload = if plan.preload.is_empty() { "nothing".to_owned() } else { plan.preload.join(", ") };
-    eprintln!(
+    crate::complain(&format!(
         "oomguard: {} files, {} at a time, {} would import beforehand: {preload}",
         plan.cases.len(),
         plan.jobs,
         plan.python.display()
-    );
+    ));
     0
 }

@@ -102,21 +102,21 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     remember(history, &runner, &state, &mut guard);
     let covered = cover::report(&python, &runner.coverage, &pytest_args, pytest)?;
     let code = exit_code(&runner).max(covered);
-    if let Some(text) = &runner.refusal {
-        eprintln!("{text}");
-        if text.contains("No module named") {
-            eprintln!(
-                "hint: install pytest and oomguard for `{}`, or name another `--python`",
-                python.display()
-            );
-        }
-    }
     let seconds = clock::now().since(began).as_secs_f64();
     guard.note(Notice::SuiteEnded { seconds, exit_code: code, stopped: runner.stopped.clone() });
     guard.sinks.finish();
     if let Some(parent) = guard.parent.take() {
         // Other guards may share it.
         let _ = parent.remove();
+    }
+    if let Some(text) = &runner.refusal {
+        crate::complain(text);
+        if text.contains("No module named") {
+            let python = python.display();
+            crate::complain(&format!(
+                "hint: install pytest and oomguard for `{python}`, or name another `--python`"
+            ));
+        }
     }
     Ok(code)
 }

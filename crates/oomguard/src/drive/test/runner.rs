@@ -159,7 +159,8 @@ impl Runner {
     fn pytest_args(&self) -> Vec<String> {
         let mut args = self.plan.pytest.clone();
         if self.covers {
-            args.push("--cov-report=".to_owned());
+            // One report for all, at the end; and no file is held to what all of them are to reach.
+            args.extend(["--cov-report=".to_owned(), "--cov-fail-under=0".to_owned()]);
         }
         args
     }

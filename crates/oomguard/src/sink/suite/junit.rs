@@ -64,7 +64,7 @@ impl Sink for Junit {
     fn finish(&mut self) {
         self.write();
         if let Some(why) = &self.failed {
-            eprintln!("oomguard: could not write `{}`: {why}", self.path.display());
+            crate::complain(&format!("oomguard: could not write `{}`: {why}", self.path.display()));
         }
     }
 }

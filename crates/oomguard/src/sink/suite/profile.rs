@@ -44,7 +44,7 @@ impl Profile {
         let writer = std::thread::Builder::new().name("profile".to_owned()).stack_size(64 * 1024);
         match writer.spawn(move || write(file, &receiver)) {
             Ok(writer) => self.writer = Some((lines, writer)),
-            Err(error) => eprintln!("oomguard: the memory profile has no writer: {error}"),
+            Err(error) => crate::complain(&format!("oomguard: the memory profile has no writer: {error}")),
         }
     }
 

@@ -69,7 +69,7 @@ impl Sink for SuiteReport {
     fn finish(&mut self) {
         let text = format!("{:#}\n", self.document());
         if let Err(error) = write_whole(&self.path, text.as_bytes(), 0o666) {
-            eprintln!("{}", Error::io("write", &self.path, &error));
+            crate::complain(&Error::io("write", &self.path, &error));
         }
     }
 }
