@@ -87,7 +87,7 @@ class Only:
         return path in self._way
 
     def below(self, folder: Any) -> Iterator[pytest.Collector]:
-        """What a folder's own ``collect`` would give if this file, or the folder on the way to it, were all there is."""
+        """What a folder's own ``collect`` would give if the file, or the folder on the way to it, were all there is."""
         path = next((path for path in self._way if path.parent == folder.path and path != folder.path), None)
         if path is None or folder.ihook.pytest_ignore_collect(collection_path=path, config=folder.config):
             return
