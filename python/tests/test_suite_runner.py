@@ -218,6 +218,30 @@ def test_outcomes_and_exit_codes_are_pytests(suite: Callable[..., Suite], isolat
     assert it.run("no-such-folder").returncode == 4
 
 
+def test_a_test_that_stops_pytest_is_named(suite: Callable[..., Suite], isolation: str) -> None:
+    it = suite({
+        "test_exit.py": """
+            import pytest
+            def test_before(): pass
+            def test_stops(): pytest.exit("had enough", returncode=7)
+            def test_after(): pass
+            """,
+        "test_interrupt.py": "def test_stops(): raise KeyboardInterrupt\n",
+        "test_fine.py": "def test_fine(): pass\n",
+    })  # fmt: skip
+    code, files, _ = it.report("tests", "--isolation", isolation, "--junitxml", "junit.xml")
+    assert code == 1
+    stopped = files["test_exit.py"]
+    assert "pytest stopped during tests/test_exit.py::test_stops" in stopped["message"]
+    assert [test["outcome"] for test in stopped["tests"]] == ["passed", "killed", "not-run"]
+    assert "had enough" in stopped["tests"][1]["text"]
+    assert stopped["tests"][2]["message"] == "not run, pytest stopped"
+    assert "test_interrupt.py::test_stops" in files["test_interrupt.py"]["message"]
+    assert [files[name]["verdict"] for name in sorted(files)] == ["failed", "passed", "failed"]
+    xml = ElementTree.parse(it.folder / "junit.xml").getroot()
+    assert len(xml.findall(".//testcase[@name='test_stops']/error")) == 2
+
+
 def test_one_file_sees_nothing_of_another(suite: Callable[..., Suite], isolation: str) -> None:
     """Not its modules, not its environment, not its random numbers."""
     text = """

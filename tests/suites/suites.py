@@ -47,9 +47,10 @@ BUILT_IN = {
     ),
     "werkzeug": Suite(
         "werkzeug",
-        "session fixtures, tmp_path, monkeypatch, capsys; servers in processes of their own",
+        "session fixtures, tmp_path, monkeypatch, capsys; servers in processes of their own; pytest-timeout",
         ("tests",),
         ("cffi", "cryptography", "ephemeral-port-reserve", "pytest-timeout", "watchdog"),
+        args=("--timeout=60",),
     ),
     "jinja2": Suite("jinja2", "pure Python; asyncio and trio by hand", ("tests",), ("trio",)),
     "anyio": Suite(

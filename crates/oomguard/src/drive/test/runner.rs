@@ -538,10 +538,11 @@ impl Runner {
             largest: largest.as_ref().map(|(name, usage)| (name.as_str(), *usage)),
         };
         let (verdict, message) = end.verdict();
-        let died = !matches!(
-            verdict,
-            Verdict::Passed | Verdict::Failed | Verdict::NoTests | Verdict::Usage | Verdict::Internal
-        );
+        let died = end.was_left()
+            || !matches!(
+                verdict,
+                Verdict::Passed | Verdict::Failed | Verdict::NoTests | Verdict::Usage | Verdict::Internal
+            );
         let message = slot.error.clone().or(message);
         let seconds = age.as_secs_f64();
         let tests =
