@@ -19,6 +19,7 @@ use oomguard_sys::wait::{Interest, Received};
 use rustix::io::FdFlags;
 
 use super::super::{Begun, Guard, Hand, JOB_OOM_SCORE, VERB_TOKENS, Verb, place};
+use super::cover;
 use super::plan::{self, Case, Plan};
 use super::queue::{Next, Queue};
 use super::slot::{Slot, Streams};
@@ -96,7 +97,7 @@ impl Runner {
             slots: (0..plan.jobs).map(|_| None).collect(),
             nursery: if forks && anybody { Nursery::Wanted } else { Nursery::None },
             attempts: vec![0; plan.cases.len()],
-            covers: plan.pytest.iter().any(|arg| arg == "--cov" || arg.starts_with("--cov=")),
+            covers: plan.command.is_none() && cover::is_wanted(&plan.options),
             zygote_leaf: None,
             numbers: 0,
             failed_tests: 0,
@@ -159,7 +160,7 @@ impl Runner {
     fn pytest_args(&self) -> Vec<String> {
         let mut args = self.plan.pytest.clone();
         if self.covers {
-            args.push("--cov-report=".to_owned());
+            args.extend(cover::IN_PARTS.map(str::to_owned));
         }
         args
     }
