@@ -5,6 +5,7 @@
 # make fuzz   every parser of outside bytes, FUZZ_SECONDS (600) each; make fuzz-short: 60 s each; fuzz/run says more
 # make simulate CASES=100000 SEED=...  random machines through the engine, every rule checked at every step
 # make survival  guests that really run out of memory, in QEMU; SCENARIOS=spike,leak GUARDS=run,up JOBS=2 choose (some 15 s a cell)
+# make suites  test suites that others wrote, plainly and by `oomguard test`; SUITES='numpy optuna==5.0.0' JOBS=2 choose (network, minutes each)
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
 
-.PHONY: demo test test-rust test-python test-ml survival fuzz fuzz-short simulate check fmt generate bench bench-ml clean
+.PHONY: demo test test-rust test-python test-ml survival suites fuzz fuzz-short simulate check fmt generate bench bench-ml clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +57,9 @@ survival:
 	$(CARGO) build --quiet --release -p oomguard --bin oomguard
 	$(PYTHON) tests/survival --scenarios "$(SCENARIOS)" --guards "$(GUARDS)" --jobs $(or $(JOBS),1) \
 		--oomguard "$(or $(CARGO_TARGET_DIR),target)/release/oomguard"
+
+suites: $(VENV)/.installed
+	$(BIN)/python tests/suites/compare.py $(SUITES:%=--package %) -n $(or $(JOBS),2)
 
 # Ratios in one run; BENCHMARKS.md holds what they were.
 bench: $(VENV)/.installed

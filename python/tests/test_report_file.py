@@ -51,6 +51,15 @@ def test_an_error_of_a_plugins_own(inner):
     assert "KeyError: 'mine'" in line["message"]
 
 
+@pytest.mark.parametrize("stop", ["pytest.exit('enough')", "raise KeyboardInterrupt('enough')"])
+def test_who_stops_pytest_is_told(inner, stop):
+    inner.write(test_a=f"import pytest\ndef test_a(): pass\ndef test_b(): {stop}")
+    result, (line,) = details(inner)
+    assert result.code == 2
+    assert (line["when"], line["nodeid"]) == ("interrupt", "test_a.py::test_b")
+    assert "enough" in line["message"]
+
+
 def test_what_was_told_outlives_the_process(inner):
     inner.write(test_a="import os\ndef test_a(): assert 0\ndef test_b(): os.kill(os.getpid(), 9)")
     result, (line,) = details(inner)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from absence import absent
+from absence import absent, needs
 from conftest import DEADLINE, clean_env, wait_until
 
 OOMGUARD = str(pathlib.Path(sys.executable).with_name("oomguard"))
@@ -216,6 +216,50 @@ def test_outcomes_and_exit_codes_are_pytests(suite: Callable[..., Suite], isolat
     assert it.run("tests/test_empty.py", "--isolation", isolation).returncode == 5
     assert it.run("tests", "--isolation", isolation, "--", "--no-such-flag").returncode == 4
     assert it.run("no-such-folder").returncode == 4
+
+
+def test_a_test_that_stops_pytest_is_named(suite: Callable[..., Suite], isolation: str) -> None:
+    it = suite({
+        "test_exit.py": """
+            import pytest
+            def test_before(): pass
+            def test_stops(): pytest.exit("had enough", returncode=7)
+            def test_after(): pass
+            """,
+        "test_interrupt.py": "def test_stops(): raise KeyboardInterrupt\n",
+        "test_fine.py": "def test_fine(): pass\n",
+    })  # fmt: skip
+    code, files, _ = it.report("tests", "--isolation", isolation, "--junitxml", "junit.xml")
+    assert code == 1
+    stopped = files["test_exit.py"]
+    assert "pytest stopped during tests/test_exit.py::test_stops" in stopped["message"]
+    assert [test["outcome"] for test in stopped["tests"]] == ["passed", "killed", "not-run"]
+    assert "had enough" in stopped["tests"][1]["text"]
+    assert stopped["tests"][2]["message"] == "not run, pytest stopped"
+    assert "test_interrupt.py::test_stops" in files["test_interrupt.py"]["message"]
+    assert [files[name]["verdict"] for name in sorted(files)] == ["failed", "passed", "failed"]
+    xml = ElementTree.parse(it.folder / "junit.xml").getroot()
+    assert len(xml.findall(".//testcase[@name='test_stops']/error")) == 2
+
+
+@pytest.mark.parametrize("said", ["flags", "settings"])
+def test_coverage_is_judged_once_for_all_files(suite: Callable[..., Suite], said: str) -> None:
+    """No file alone covers half of the code."""
+    needs("pytest_cov")
+    it = suite({
+        "code_.py": "def a():\n    return 1\n\n\ndef b():\n    return 2\n\n\ndef c():\n    return 3\n",
+        "test_a.py": "import code_\ndef test_a(): assert code_.a() == 1\n",
+        "test_b.py": "import code_\ndef test_b(): assert code_.b() == 2\n",
+    })  # fmt: skip
+    options = ["--cov=tests", "--cov-fail-under=80"]
+    if said == "settings":
+        (it.folder / "pytest.ini").write_text(f"[pytest]\naddopts = {' '.join(options)}\n")
+        options = []
+    done = it.run("tests", "-n", "2", "--", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Required test coverage of 80% reached" in done.stdout
+    (it.folder / "tests/test_b.py").unlink()
+    assert it.run("tests", "--", *options).returncode == 1
 
 
 def test_one_file_sees_nothing_of_another(suite: Callable[..., Suite], isolation: str) -> None:

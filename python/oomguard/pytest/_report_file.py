@@ -6,7 +6,8 @@ ended. Taken by :mod:`oomguard.pytest._heartbeat`, beside whose short events the
     {"v":1,"nodeid":"t.py::b","when":"call","outcome":"failed","seconds":0.1,"message":"assert 0","text":"...",
      "sections":[["Captured stdout call","..."]],"file":"t.py","line":2}
 
-``when`` is setup, call, teardown, collect, or internal (an error of pytest's or a plugin's own). ``outcome`` is failed
+``when`` is setup, call, teardown, collect, internal (an error of pytest's or a plugin's own), or interrupt
+(``pytest.exit`` or a KeyboardInterrupt; ``nodeid`` is the test at work, if there was one). ``outcome`` is failed
 (a call), error (anything else that failed), skipped, xfailed or xpassed. ``message`` is one line: what was raised, or
 the reason for a skip. ``file`` is relative to pytest's root folder and null if unknown, as is ``line``, the first of
 which is 1. A line is written when its report is made: what is there when the process dies is whole, but for the last.
@@ -61,6 +62,19 @@ class Details:
     def __init__(self, config: pytest.Config, file: File) -> None:
         self._root = str(config.rootpath)
         self._file = file
+        self._running = ""
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Its setup is about to begin."""
+        self._running = nodeid
+
+    def pytest_runtest_logfinish(self) -> None:
+        """Its teardown is over."""
+        self._running = ""
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Why pytest stops before its end."""
+        self._other("interrupt", self._running, excinfo.exconly(), str(excinfo.getrepr(style="short")))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A phase of a test."""
@@ -78,9 +92,12 @@ class Details:
     def pytest_internalerror(self, excrepr: Any) -> None:
         """Neither a test nor its module."""
         text = str(excrepr)
+        self._other("internal", "", _last_line(text), text)
+
+    def _other(self, when: str, nodeid: str, message: str, text: str) -> None:
         self._file.write(
             {
-                "nodeid": "", "when": "internal", "outcome": "error", "seconds": 0.0, "message": _last_line(text),
+                "nodeid": nodeid, "when": when, "outcome": "error", "seconds": 0.0, "message": message,
                 "text": text, "sections": [], "file": None, "line": None,
             }
         )  # fmt: skip

@@ -70,7 +70,7 @@ pub fn discover(request: &Request) -> Result<Suite, Error> {
     for file in &mut files {
         select(file, &arguments, &setup.rootdir);
     }
-    Ok(Suite { rootdir: setup.rootdir, inifile: setup.inifile, files, roots, notes })
+    Ok(Suite { rootdir: setup.rootdir, inifile: setup.inifile, files, roots, options: all, notes })
 }
 
 fn notes(setup: &Setup) -> Vec<String> {

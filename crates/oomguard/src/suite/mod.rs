@@ -61,6 +61,8 @@ pub struct Suite {
     pub files: Vec<TestFile>,
     /// Folders whose modules are the project's own: for [`preload`].
     pub roots: Vec<PathBuf>,
+    /// All options of pytest in effect: the settings' `addopts`, `PYTEST_ADDOPTS`, what was said.
+    pub options: Vec<String>,
     /// What people should know, one sentence each.
     pub notes: Vec<String>,
 }

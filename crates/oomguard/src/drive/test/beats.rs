@@ -118,10 +118,10 @@ impl Beats {
     }
 
     /// All tests with everything that is known about them, given the text of the file. Where the process did not come
-    /// to its end, the test at work was killed after `at_work` seconds and those after it were not run, because of
-    /// `died`.
+    /// to its end, or pytest stopped in the middle, the test at work ended after so many seconds, and those after it were
+    /// not run, because of `died`.
     pub fn tests(self, details: &str, died: Option<(&str, f64)>) -> Vec<TestOutcome> {
-        let Beats { collected, mut tests, running, .. } = self;
+        let Beats { collected, mut tests, running, end, .. } = self;
         if let Some((why, seconds)) = died {
             if let Some(nodeid) = &running {
                 let killed = TestOutcome::new(nodeid.clone(), TestVerdict::Killed);
@@ -130,7 +130,8 @@ impl Beats {
             let told: Vec<String> = tests.iter().map(|test| test.nodeid.clone()).collect();
             let left = collected.into_iter().filter(|id| !told.contains(id));
             tests.extend(left.map(|id| {
-                let message = Some("not run, process killed".to_owned());
+                let how = if end.is_some() { "pytest stopped" } else { "process killed" };
+                let message = Some(format!("not run, {how}"));
                 TestOutcome { message, ..TestOutcome::new(id, TestVerdict::NotRun) }
             }));
         }

@@ -86,9 +86,9 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     for text in notes {
         guard.note(Notice::Note { text });
     }
-    let (jobs, limit, pytest) = (plan.jobs, plan.limit, plan.command.is_none());
+    let (jobs, limit) = (plan.jobs, plan.limit);
     guard.note(Notice::SuiteFound { rootdir, files, jobs, limit, vram: None });
-    let (python, pytest_args) = (plan.python.clone(), plan.pytest.clone());
+    let (python, options) = (plan.python.clone(), plan.options.clone());
     let began = clock::now();
     let run = format!("{}-{:x}", std::process::id(), began.0);
     plan.env.insert(RUN.to_owned(), run.clone());
@@ -100,7 +100,7 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     runner.end();
     keeper.dismiss();
     remember(history, &runner, &state, &mut guard);
-    let covered = cover::report(&python, &runner.coverage, &pytest_args, pytest)?;
+    let covered = cover::report(&python, &runner.coverage, &options)?;
     let code = exit_code(&runner).max(covered);
     let seconds = clock::now().since(began).as_secs_f64();
     guard.note(Notice::SuiteEnded { seconds, exit_code: code, stopped: runner.stopped.clone() });

@@ -62,6 +62,8 @@ pub struct Plan {
     pub command: Option<Vec<String>>,
     /// Arguments for pytest.
     pub pytest: Vec<String>,
+    /// All options of pytest in effect, those of its settings among them.
+    pub options: Vec<String>,
     /// What the user named, for the zygote.
     pub paths: Vec<String>,
     /// Modules that most files import.
@@ -132,6 +134,7 @@ impl Plan {
             python: PathBuf::new(),
             command,
             pytest: pytest_args(cli),
+            options: suite.options,
             paths: cli.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             preload,
             env: shared_env(jobs, cores, &|name| std::env::var(name).ok()),

@@ -19,6 +19,7 @@ use oomguard_sys::wait::{Interest, Received};
 use rustix::io::FdFlags;
 
 use super::super::{Begun, Guard, Hand, JOB_OOM_SCORE, VERB_TOKENS, Verb, place};
+use super::cover;
 use super::plan::{self, Case, Plan};
 use super::queue::{Next, Queue};
 use super::slot::{Slot, Streams};
@@ -58,6 +59,8 @@ pub struct Runner {
     enforcement: Enforcement,
     queue: Queue,
     slots: Vec<Option<Slot>>,
+    /// Slots whose last file did not die of SIGKILL: nothing is started in them any more.
+    lost: Vec<bool>,
     nursery: Nursery,
     zygote_leaf: Option<Leaf>,
     /// Where logs go.
@@ -94,9 +97,10 @@ impl Runner {
         Runner {
             queue: Queue::new(needs, plan.gpu == GpuFiles::Packed),
             slots: (0..plan.jobs).map(|_| None).collect(),
+            lost: vec![false; usize::from(plan.jobs)],
             nursery: if forks && anybody { Nursery::Wanted } else { Nursery::None },
             attempts: vec![0; plan.cases.len()],
-            covers: plan.pytest.iter().any(|arg| arg == "--cov" || arg.starts_with("--cov=")),
+            covers: plan.command.is_none() && cover::is_wanted(&plan.options),
             zygote_leaf: None,
             numbers: 0,
             failed_tests: 0,
@@ -159,8 +163,7 @@ impl Runner {
     fn pytest_args(&self) -> Vec<String> {
         let mut args = self.plan.pytest.clone();
         if self.covers {
-            // One report for all, at the end; and no file is held to what all of them are to reach.
-            args.extend(["--cov-report=".to_owned(), "--cov-fail-under=0".to_owned()]);
+            args.extend(cover::IN_PARTS.map(str::to_owned));
         }
         args
     }
@@ -182,7 +185,7 @@ impl Runner {
         if matches!(self.nursery, Nursery::Wanted | Nursery::Starting(..)) || self.stopped.is_some() {
             return;
         }
-        while let Some(free) = self.slots.iter().position(Option::is_none) {
+        while let Some(free) = self.free_slot() {
             if !self.queue.is_empty() && !self.has_come_back(guard) {
                 return;
             }
@@ -191,6 +194,10 @@ impl Runner {
                 Next::Wait | Next::Empty => return,
             }
         }
+    }
+
+    fn free_slot(&self) -> Option<usize> {
+        self.slots.iter().zip(&self.lost).position(|(slot, lost)| slot.is_none() && !lost)
     }
 
     /// Whether so little RAM is used that a further file may start. While others run it is theirs; else it is waited
@@ -539,10 +546,11 @@ impl Runner {
             largest: largest.as_ref().map(|(name, usage)| (name.as_str(), *usage)),
         };
         let (verdict, message) = end.verdict();
-        let died = !matches!(
-            verdict,
-            Verdict::Passed | Verdict::Failed | Verdict::NoTests | Verdict::Usage | Verdict::Internal
-        );
+        let died = end.was_left()
+            || !matches!(
+                verdict,
+                Verdict::Passed | Verdict::Failed | Verdict::NoTests | Verdict::Usage | Verdict::Internal
+            );
         let message = slot.error.clone().or(message);
         let seconds = age.as_secs_f64();
         let tests =
@@ -591,7 +599,12 @@ impl Runner {
             self.stopped = Some(why.clone());
         }
         for case in self.queue.drain() {
-            self.outcomes.entry(case).or_insert_with(|| not_run(&self.plan.cases[case], &why));
+            // One that waited for its second chance has an outcome already.
+            if !self.outcomes.contains_key(&case) {
+                let outcome = not_run(&self.plan.cases[case], &why);
+                self.outcomes.insert(case, outcome.clone());
+                guard.note(Notice::FileEnded { job: None, vram: None, outcome: Box::new(outcome) });
+            }
         }
         if let Nursery::Starting(zygote, _) = &self.nursery {
             zygote.kill();
@@ -690,6 +703,11 @@ impl Verb for Runner {
                 }
             }
             Told::Engine(Event::Unkillable { job, .. }) => {
+                self.lost[job.index()] = true;
+                if self.lost.iter().all(|lost| *lost) {
+                    let why = "what was killed does not end, and holds every slot".to_owned();
+                    self.stop(guard, why, Some(FAILED));
+                }
                 self.ended(guard, *job, Cause::Requested, Exit::Unknown, Duration::ZERO, Bytes::ZERO);
             }
             Told::Notice(Notice::ShmRemoved { job: Some(job), files, bytes }) => {

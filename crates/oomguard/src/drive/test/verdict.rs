@@ -44,8 +44,8 @@ impl End<'_> {
         let verdict = self.kind();
         let sentence = match verdict {
             Verdict::Passed | Verdict::NoTests | Verdict::NotRun => None,
-            // Its tests say why.
-            Verdict::Failed if self.pytest => None,
+            // Its tests say why, if they came to their end.
+            Verdict::Failed if self.pytest && !self.was_left() => None,
             _ => Some(self.sentence(verdict)),
         };
         (verdict, sentence)
@@ -78,6 +78,8 @@ impl End<'_> {
             Exit::Code(3) => Verdict::Internal,
             Exit::Code(4) => Verdict::Usage,
             Exit::Code(5) => Verdict::NoTests,
+            // `pytest.exit` with a code of its own.
+            Exit::Code(code) if self.announced == Some(code) => Verdict::Failed,
             Exit::Code(_) => Verdict::Crash,
             Exit::Signal(_) => Verdict::Crash,
             // Whoever started it died before it could tell; pytest had said how it would end.
@@ -88,6 +90,11 @@ impl End<'_> {
                 None => Verdict::Crash,
             },
         }
+    }
+
+    /// pytest ended in good order and left a test in the middle: `pytest.exit`, or a KeyboardInterrupt that a test raised.
+    pub fn was_left(&self) -> bool {
+        self.running.is_some() && self.announced.is_some_and(|code| code > 1)
     }
 
     fn sentence(&self, verdict: Verdict) -> String {
@@ -118,6 +125,10 @@ impl End<'_> {
             Verdict::Usage => "pytest refused its arguments (exit code 4)".to_owned(),
             Verdict::Internal => "pytest itself failed (exit code 3)".to_owned(),
             Verdict::StartFailed => "it could not be started within its limits; its log says why".to_owned(),
+            Verdict::Failed if self.was_left() => {
+                let code = self.announced.unwrap_or_default();
+                format!("pytest stopped{during} (exit code {code}): pytest.exit or a KeyboardInterrupt")
+            }
             _ if !self.pytest => match self.exit {
                 Exit::Code(code) => format!("exit code {code}"),
                 _ => "failed".to_owned(),
@@ -230,6 +241,17 @@ mod tests {
         assert_eq!(sentence.unwrap(), "killed during t.py::a: it reached its limit of 8 GiB (peak 8 GiB)");
         let (_, sentence) = end(Cause::Crash, Exit::Signal(11), None).verdict();
         assert_eq!(sentence.unwrap(), "crashed with signal 11 (SIGSEGV) during t.py::a");
+    }
+
+    #[test]
+    fn a_test_that_stops_pytest_is_named() {
+        for code in [2, 7] {
+            let (verdict, sentence) = end(Cause::Crash, Exit::Code(code), Some(code)).verdict();
+            assert_eq!(verdict, Verdict::Failed);
+            assert!(sentence.unwrap().starts_with("pytest stopped during t.py::a"));
+        }
+        let failed = End { running: None, ..end(Cause::Crash, Exit::Code(2), Some(2)) };
+        assert_eq!(failed.verdict(), (Verdict::Failed, None));
     }
 
     #[test]
