@@ -11,6 +11,8 @@ mod shortage;
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::clock::Instant;
 use crate::event::Level;
 use crate::forecast::{Growth, time_to_use};
@@ -48,7 +50,7 @@ const SCAN_WARNED: Duration = Duration::from_secs(2);
 const MOST_SPENT: usize = 64;
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The thresholds.
     pub host: HostPolicy,
@@ -59,7 +61,7 @@ pub struct Policy {
 }
 
 /// What is left of the victim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remains {
     /// Its processes that live.
     pub processes: u32,

@@ -3,10 +3,12 @@
 //! Only data and rules about it. A name is what a process says of itself: it protects what is small, never what
 //! holds a gigabyte.
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::Bytes;
 
 /// A process: its number means nothing without the time of its start (clock ticks since boot).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Who {
     /// Process id.
     pub pid: u32,
@@ -15,7 +17,7 @@ pub struct Who {
 }
 
 /// What people said about a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Standing {
     /// `--prefer`: goes before all others.
     Prefer,
@@ -29,7 +31,7 @@ pub enum Standing {
 }
 
 /// One living process of a scan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Row {
     /// Which.
     pub who: Who,

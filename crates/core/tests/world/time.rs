@@ -167,12 +167,21 @@ impl World {
         self.perform();
     }
 
+    /// Nothing is going to happen to a job any more.
+    fn is_still(&self) -> bool {
+        let dying = |p: &super::process::Process| p.life == Life::Dies;
+        self.happenings.is_empty() && !self.slots.iter().any(|s| s.process.as_ref().is_some_and(dying))
+    }
+
     pub(super) fn call(&mut self, input: Input<'_>) {
         self.calls = if self.calls.0 == self.now { (self.now, self.calls.1 + 1) } else { (self.now, 1) };
         if self.calls.1 > 40 + 10 * self.slots.len() as u32 {
             self.fail("the engine is called again and again at the same moment");
         }
         self.rules.input(self.now, &input);
+        if let Some(tape) = &self.tape {
+            tape.input(self.now, input);
+        }
         self.engine.handle(self.now, input);
     }
 
@@ -228,7 +237,13 @@ impl World {
     /// Ends everything and checks that every start had its end.
     pub fn finish(mut self) -> Story {
         self.input(Input::Shutdown(Urgency::Now));
-        self.run_for(secs(60));
+        // A guard goes home when its engine is done. Nobody learns from how it looks at an empty machine.
+        for _ in 0..60 {
+            if self.engine.is_done() && self.is_still() {
+                break;
+            }
+            self.run_for(secs(1));
+        }
         if let Err(rule) = self.rules.at_end() {
             self.fail(&rule);
         }

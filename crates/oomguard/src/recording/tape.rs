@@ -1,0 +1,295 @@
+//! The writing side: lines go to memory at once, and to the file by a thread that nobody waits for.
+//!
+//! On the guard's side an input costs a microsecond or two, takes no memory and no lock. Where the disk does not keep
+//! up, lines are counted and the recording says how many are missing, and where. Memory: three times [`ROOM`].
+
+use std::cell::RefCell;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant as Wall};
+
+use oomguard_core::recording::{Entry, Header};
+use oomguard_core::{HostPolicy, Instant};
+use serde::Serialize;
+
+use super::Beside;
+use crate::error::{Error, in_words};
+use crate::record::{self, Notice, Record, Roster};
+use crate::sink::{Sink, numbered, shift};
+
+/// Some thousand looks: the disk may take its time.
+const ROOM: usize = 512 << 10;
+/// The thread's stack: it writes in a loop.
+const STACK: usize = 64 << 10;
+/// Recordings of earlier runs that are kept beside.
+const KEEP: u32 = 3;
+/// At the end the disk gets so much time.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// ... and is asked this often.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// A recording that is being written; clones write to the same.
+#[derive(Clone)]
+pub struct Tape(Rc<RefCell<Writer>>);
+
+struct Writer {
+    path: PathBuf,
+    /// Lines that the thread has not been given yet.
+    waiting: Vec<u8>,
+    lost: u64,
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+    /// It has been said that the recording has ended before its time.
+    said: bool,
+    /// What was written about each job.
+    known: Vec<Option<record::Entry>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    full: Vec<u8>,
+    /// Nothing more will come.
+    ends: bool,
+    /// All that came is in the file.
+    done: bool,
+    failed: Option<String>,
+}
+
+impl Tape {
+    /// Begins a recording; one that is there already is kept as `FILE.1`. Signals must be blocked before: the thread
+    /// inherits that.
+    pub fn start(path: &Path, header: &Header) -> Result<Tape, Error> {
+        let fail = |error: &io::Error| Error::io("record to", path, error);
+        if std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
+            shift(path, KEEP);
+            std::fs::rename(path, numbered(path, 1)).map_err(|e| fail(&e))?;
+        }
+        let mut file = create(path).map_err(|e| fail(&e))?;
+        let mut first = serde_json::to_vec(header).map_err(|e| fail(&e.into()))?;
+        first.push(b'\n');
+        file.write_all(&first).map_err(|e| fail(&e))?;
+        let shared = Arc::new(Shared::default());
+        if let Ok(mut state) = shared.state.lock() {
+            state.full.reserve_exact(ROOM);
+        }
+        let theirs = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("oomguard-tape".to_owned())
+            .stack_size(STACK)
+            .spawn(move || write(file, first.len() as u64, &theirs))
+            .map_err(|e| fail(&e))?;
+        Ok(Tape(Rc::new(RefCell::new(Writer {
+            path: path.to_owned(),
+            waiting: Vec::with_capacity(ROOM),
+            lost: 0,
+            shared,
+            thread: Some(thread),
+            said: false,
+            known: Vec::new(),
+        }))))
+    }
+
+    /// The engine is about to take this. Allocates nothing.
+    pub fn input(&self, now: Instant, input: impl Serialize) {
+        self.put(&Entry::<_, Beside>::In(now, input));
+    }
+
+    /// The engine has new thresholds.
+    pub fn policy(&self, policy: HostPolicy) {
+        self.put(&Entry::<(), Beside>::Policy(policy));
+    }
+
+    /// Hands on what is waiting. Never waits itself.
+    pub fn flush(&self) {
+        if let Ok(mut writer) = self.0.try_borrow_mut() {
+            writer.flush();
+        }
+    }
+
+    fn put(&self, entry: &impl Serialize) {
+        if let Ok(mut writer) = self.0.try_borrow_mut() {
+            writer.put(entry);
+        }
+    }
+}
+
+/// Anew, for us alone, and never through a link that somebody has put there.
+fn create(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::CLOEXEC;
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o640).custom_flags(flags.bits().cast_signed());
+    options.open(path)
+}
+
+/// The thread: takes what is there, writes it, until nothing more comes. Half a line never stays behind a failure.
+fn write(mut file: File, mut whole: u64, shared: &Shared) {
+    let mut batch = Vec::with_capacity(ROOM);
+    loop {
+        let Ok(state) = shared.state.lock() else { return };
+        let waits = |state: &mut State| state.full.is_empty() && !state.ends;
+        let Ok(mut state) = shared.wake.wait_while(state, waits) else { return };
+        std::mem::swap(&mut state.full, &mut batch);
+        let last = state.ends && batch.is_empty();
+        drop(state);
+        let written = file.write_all(&batch);
+        whole += if written.is_ok() { batch.len() as u64 } else { 0 };
+        batch.clear();
+        if last || written.is_err() {
+            let Ok(mut state) = shared.state.lock() else { return };
+            if let Err(error) = written {
+                let _ = file.set_len(whole);
+                state.failed = Some(in_words(&error));
+            }
+            state.done = true;
+            shared.wake.notify_all();
+            return;
+        }
+    }
+}
+
+impl Writer {
+    fn put(&mut self, entry: &impl Serialize) {
+        if self.lost > 0 {
+            let lost = Entry::<(), Beside>::Lost(self.lost);
+            if !self.line(&lost) {
+                self.lost += 1;
+                return;
+            }
+            self.lost = 0;
+        }
+        if !self.line(entry) {
+            self.lost += 1;
+        }
+    }
+
+    /// A whole line, or nothing of it.
+    fn line(&mut self, entry: &impl Serialize) -> bool {
+        let before = self.waiting.len();
+        let mut room = Room { bytes: &mut self.waiting, is_full: false };
+        let written = serde_json::to_writer(&mut room, entry).is_ok() && room.write(b"\n").is_ok();
+        let fits = written && !room.is_full;
+        if !fits {
+            self.waiting.truncate(before);
+        }
+        fits
+    }
+
+    fn flush(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        // The thread holds it for the time of a swap; whoever comes later takes these along.
+        let Ok(mut state) = self.shared.state.try_lock() else { return };
+        if state.done {
+            self.waiting.clear();
+        } else if state.full.is_empty() {
+            std::mem::swap(&mut state.full, &mut self.waiting);
+        } else if state.full.len() + self.waiting.len() <= ROOM {
+            state.full.append(&mut self.waiting);
+        }
+        drop(state);
+        self.shared.wake.notify_all();
+    }
+
+    /// What has changed about the jobs since it was last written.
+    fn jobs(&mut self, roster: &Roster) {
+        for (job, entry) in roster.iter() {
+            let entry = record::Entry { usage: None, ..entry.clone() };
+            if self.known.len() <= job.index() {
+                self.known.resize(job.index() + 1, None);
+            }
+            if self.known[job.index()].as_ref() != Some(&entry) {
+                self.put(&Entry::<(), _>::Told(Beside::Job(job, entry.clone())));
+                self.known[job.index()] = Some(entry);
+            }
+        }
+    }
+
+    /// Waits for the disk, for a while.
+    fn close(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        let (shared, end) = (Arc::clone(&self.shared), Wall::now() + PATIENCE);
+        let Ok(mut state) = shared.state.lock() else { return };
+        while !state.done && Wall::now() < end {
+            if state.full.is_empty() && !state.ends {
+                std::mem::swap(&mut state.full, &mut self.waiting);
+                if self.lost > 0 && self.line(&Entry::<(), Beside>::Lost(self.lost)) {
+                    self.lost = 0;
+                }
+                state.ends = self.waiting.is_empty();
+                shared.wake.notify_all();
+            }
+            // Only the end is told to us; that there is room again is looked for.
+            let Ok((again, _)) = shared.wake.wait_timeout(state, AGAIN) else { return };
+            state = again;
+        }
+        if state.done {
+            drop(state);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Room for lines that never grows.
+struct Room<'a> {
+    bytes: &'a mut Vec<u8>,
+    is_full: bool,
+}
+
+impl Write for Room<'_> {
+    /// An error would take memory: whether all of it fitted is asked afterwards.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.is_full |= self.bytes.len() + bytes.len() > ROOM.min(self.bytes.capacity());
+        if !self.is_full {
+            self.bytes.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for Tape {
+    fn tell(&mut self, record: &Record, roster: &Roster) {
+        let Ok(mut writer) = self.0.try_borrow_mut() else { return };
+        writer.jobs(roster);
+        writer.put(&Entry::<(), _>::Told(Beside::Record(record.clone())));
+    }
+
+    /// A recording with a hole decides something else: it ends where the disk failed.
+    fn trouble(&mut self) -> Option<Notice> {
+        let mut writer = self.0.try_borrow_mut().ok()?;
+        if writer.said {
+            return None;
+        }
+        let error = writer.shared.state.try_lock().ok()?.failed.clone()?;
+        writer.said = true;
+        let error = format!("{error}; the recording ends here");
+        Some(Notice::SinkFailed { path: writer.path.clone(), error })
+    }
+
+    fn finish(&mut self) {
+        if let Ok(mut writer) = self.0.try_borrow_mut() {
+            writer.close();
+        }
+    }
+}
