@@ -4,6 +4,7 @@
 //! (`make simulate`). The seed of a world in which a rule was broken is kept, with its smallest plan, in
 //! `random.proptest-regressions`, and lived again before all others from then on.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use oomguard_core::{
@@ -266,7 +267,7 @@ fn config(few: u32) -> Config {
 }
 
 thread_local! {
-    static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Lives quietly: of the many lives of a shrinking failure only the last story is worth reading.
@@ -291,14 +292,22 @@ fn quietly<T>(live: impl FnOnce() -> T) -> Result<T, TestCaseError> {
 
 /// Lives through random plans; the smallest that fails is written down for `oomguard replay`.
 fn all_hold(few: u32, test: impl Fn(&Plan) -> Result<(), TestCaseError>) {
-    let mut runner = TestRunner::new(config(few));
-    let Err(failure) = runner.run(&plan(), |plan| test(&plan)) else { return };
+    let (mut runner, lived, found) = (TestRunner::new(config(few)), Cell::new(0u32), Cell::new(0u32));
+    let tried = runner.run(&plan(), |plan| {
+        lived.set(lived.get() + 1);
+        // All that follows is shrinking.
+        test(&plan).inspect_err(|_| found.set(if found.get() == 0 { lived.get() } else { found.get() }))
+    });
+    let Err(failure) = tried else { return };
     let TestError::Fail(why, plan) = failure else { panic!("{failure}") };
     let tape = Tape::default();
     let _ = quietly(|| live(&plan, Some(tape.clone())));
     let file = format!("{}/world-{:016x}.jsonl", env!("CARGO_TARGET_TMPDIR"), plan.seed);
     let written = std::fs::write(&file, tape.bytes());
-    panic!("{why}\nthe smallest plan: {plan:?}\nhint: `oomguard replay {file}` tells it again ({written:?})");
+    let found = found.get();
+    panic!(
+        "{why}\nfound in world {found}; the smallest plan: {plan:?}\nhint: `oomguard replay {file}` tells it again ({written:?})"
+    );
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod choose;
 mod family;
+pub mod recording;
 mod row;
 mod shortage;
 

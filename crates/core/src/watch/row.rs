@@ -32,6 +32,7 @@ pub enum Standing {
 
 /// One living process of a scan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Packed", into = "Packed")]
 pub struct Row {
     /// Which.
     pub who: Who,
@@ -63,6 +64,60 @@ pub struct Row {
     pub standing: Standing,
     /// Its name protects it no more: see [`expose`].
     pub exposed: bool,
+}
+
+/// How a recording writes a row: an array, since a scan has thousands of them. The name is two numbers.
+type Packed = (Who, [u32; 3], bool, bool, [u64; 2], [u32; 2], [Bytes; 3], i16, Standing);
+
+impl From<Row> for Packed {
+    fn from(row: Row) -> Packed {
+        let half = |from: usize| u64::from_le_bytes(std::array::from_fn(|at| row.name[from + at]));
+        (
+            row.who,
+            [row.parent, row.group, row.session],
+            row.has_terminal,
+            row.is_kernel,
+            [half(0), half(8)],
+            [row.uid, row.cgroup],
+            [row.space, row.private, row.shared],
+            row.oom_score_adj,
+            row.standing,
+        )
+    }
+}
+
+impl From<Packed> for Row {
+    fn from(packed: Packed) -> Row {
+        let (
+            who,
+            [parent, group, session],
+            has_terminal,
+            is_kernel,
+            name,
+            ids,
+            sizes,
+            oom_score_adj,
+            standing,
+        ) = packed;
+        let name = name.map(u64::to_le_bytes);
+        let ([uid, cgroup], [space, private, shared]) = (ids, sizes);
+        Row {
+            who,
+            parent,
+            group,
+            session,
+            has_terminal,
+            is_kernel,
+            name: std::array::from_fn(|at| name[at / 8][at % 8]),
+            uid,
+            cgroup,
+            space,
+            private,
+            shared,
+            oom_score_adj,
+            standing,
+        }
+    }
 }
 
 /// What keeps others: ended, it would take unrelated work along, or the way in to repair the machine.

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use oomguard_core::sample::{JobSample, Reading, Why};
-use oomguard_core::{Bytes, Effect, Event, HostSample, Input, Instant, JobId, Urgency};
+use oomguard_core::{Bytes, Effect, Event, HostSample, Input, Instant, JobId, Phase, Urgency};
 
 use super::process::Life;
+use super::rules::Rules;
 use super::story::moment;
 use super::{ACT, LOOK, Line, Story, World, millis, rules, secs};
 
@@ -154,6 +155,12 @@ impl World {
         self.seen = (host.available, used);
         self.story.push(self.now, Line::Look(host.available));
         self.call(Input::Sample(&host, &samples));
+        let away = self.engine.next_look().since(self.now);
+        if let Err(rule) =
+            Rules::looks_away(away, host.available, self.engine.level(), self.engine.host_policy())
+        {
+            self.fail(&rule);
+        }
         self.pass(LOOK);
         self.perform();
     }
@@ -225,6 +232,7 @@ impl World {
             populated: (0..self.slots.len()).map(|i| self.is_populated(JobId(i as u16))).collect(),
             used: (0..self.slots.len()).map(|i| self.used(JobId(i as u16))).collect(),
             policies: self.slots.iter().map(|s| s.policy).collect(),
+            candidates: (0..self.slots.len()).map(|i| self.candidate(JobId(i as u16))).collect(),
         };
         let mut rules = std::mem::take(&mut self.rules);
         let broken = rules.check(&truth, effects, events);
@@ -232,6 +240,12 @@ impl World {
         if let Err(rule) = broken {
             self.fail(&rule);
         }
+    }
+
+    fn candidate(&self, job: JobId) -> Option<(Bytes, Bytes)> {
+        let view = self.engine.view(job, self.now)?;
+        let works = matches!(view.phase, Phase::Running | Phase::Terminating);
+        view.usage.filter(|_| works).map(|usage| (usage, view.rate))
     }
 
     /// Ends everything and checks that every start had its end.

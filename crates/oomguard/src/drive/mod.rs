@@ -25,8 +25,7 @@ use std::path::Path;
 
 use oomguard_core::recording::Made;
 use oomguard_core::{
-    Bytes, Enforcement, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent,
-    Urgency,
+    Bytes, Enforcement, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency,
 };
 use oomguard_sys::cgroup::{Parent, ParentOptions};
 use oomguard_sys::clock;

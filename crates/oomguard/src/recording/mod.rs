@@ -30,12 +30,7 @@ pub fn header(verb: &str, host: &HostSample, engine: Made) -> Header {
     let unix_ns = jiff::Timestamp::now().as_nanosecond();
     Header {
         recording: VERSION,
-        build: format!(
-            "{} {} {}",
-            env!("CARGO_PKG_VERSION"),
-            std::env::consts::ARCH,
-            std::env::consts::OS
-        ),
+        build: format!("{} {} {}", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH, std::env::consts::OS),
         verb: verb.to_owned(),
         mono: oomguard_sys::clock::now(),
         unix_ns: u64::try_from(unix_ns).unwrap_or_default(),

@@ -49,7 +49,6 @@ struct Writer {
     known: Vec<Option<record::Entry>>,
 }
 
-#[derive(Default)]
 struct Shared {
     state: Mutex<State>,
     wake: Condvar,
@@ -78,16 +77,18 @@ impl Tape {
         let mut first = serde_json::to_vec(header).map_err(|e| fail(&e.into()))?;
         first.push(b'\n');
         file.write_all(&first).map_err(|e| fail(&e))?;
-        let shared = Arc::new(Shared::default());
-        if let Ok(mut state) = shared.state.lock() {
-            state.full.reserve_exact(ROOM);
-        }
+        Tape::over(path, file, first.len() as u64).map_err(|e| fail(&e))
+    }
+
+    /// Goes on in a file that holds so many bytes.
+    fn over(path: &Path, file: File, whole: u64) -> io::Result<Tape> {
+        let state = State { full: Vec::with_capacity(ROOM), ..State::default() };
+        let shared = Arc::new(Shared { state: Mutex::new(state), wake: Condvar::new() });
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("oomguard-tape".to_owned())
             .stack_size(STACK)
-            .spawn(move || write(file, first.len() as u64, &theirs))
-            .map_err(|e| fail(&e))?;
+            .spawn(move || write(file, whole, &theirs))?;
         Ok(Tape(Rc::new(RefCell::new(Writer {
             path: path.to_owned(),
             waiting: Vec::with_capacity(ROOM),
@@ -99,9 +100,9 @@ impl Tape {
         }))))
     }
 
-    /// The engine is about to take this. Allocates nothing.
-    pub fn input(&self, now: Instant, input: impl Serialize) {
-        self.put(&Entry::<_, Beside>::In(now, input));
+    /// The engine is about to take this; whether there was room for it. Allocates nothing.
+    pub fn input(&self, now: Instant, input: impl Serialize) -> bool {
+        self.put(&Entry::<_, Beside>::In(now, input))
     }
 
     /// The engine has new thresholds.
@@ -116,10 +117,8 @@ impl Tape {
         }
     }
 
-    fn put(&self, entry: &impl Serialize) {
-        if let Ok(mut writer) = self.0.try_borrow_mut() {
-            writer.put(entry);
-        }
+    fn put(&self, entry: &impl Serialize) -> bool {
+        self.0.try_borrow_mut().is_ok_and(|mut writer| writer.put(entry))
     }
 }
 
@@ -159,18 +158,13 @@ fn write(mut file: File, mut whole: u64, shared: &Shared) {
 }
 
 impl Writer {
-    fn put(&mut self, entry: &impl Serialize) {
-        if self.lost > 0 {
-            let lost = Entry::<(), Beside>::Lost(self.lost);
-            if !self.line(&lost) {
-                self.lost += 1;
-                return;
-            }
+    fn put(&mut self, entry: &impl Serialize) -> bool {
+        if self.lost > 0 && self.line(&Entry::<(), Beside>::Lost(self.lost)) {
             self.lost = 0;
         }
-        if !self.line(entry) {
-            self.lost += 1;
-        }
+        let written = self.lost == 0 && self.line(entry);
+        self.lost += u64::from(!written);
+        written
     }
 
     /// A whole line, or nothing of it.
@@ -291,5 +285,70 @@ impl Sink for Tape {
         if let Ok(mut writer) = self.0.try_borrow_mut() {
             writer.close();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oomguard_core::recording::Kept;
+
+    fn tape(file: &Path) -> Tape {
+        Tape::over(file, create(file).unwrap(), 0).unwrap()
+    }
+
+    fn lines(file: &Path) -> Vec<Entry<Kept, Beside>> {
+        let text = std::fs::read_to_string(file).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn what_the_disk_does_not_take_in_time_is_counted_where_it_is_missing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tape");
+        let mut tape = tape(&file);
+        let shared = Arc::clone(&tape.0.borrow().shared);
+        // The disk stands still.
+        let state = shared.state.lock().unwrap();
+        let inputs = 40_000u64;
+        for now in 0..inputs {
+            tape.input(Instant(now), Kept::Tick);
+            tape.flush();
+        }
+        drop(state);
+        let lost = tape.0.borrow().lost;
+        assert!(lost > 0 && lost < inputs);
+        tape.flush();
+        tape.input(Instant(inputs), Kept::Tick);
+        tape.finish();
+        let lines = lines(&file);
+        let kept = usize::try_from(inputs - lost).unwrap();
+        assert_eq!(lines[kept - 1], Entry::In(Instant(inputs - lost - 1), Kept::Tick));
+        assert_eq!(lines[kept..], [Entry::Lost(lost), Entry::In(Instant(inputs), Kept::Tick)]);
+    }
+
+    #[test]
+    fn what_is_missing_at_the_end_is_counted_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tape");
+        let mut tape = tape(&file);
+        let written = (0..40_000).filter(|now| tape.input(Instant(*now), Kept::Tick)).count() as u64;
+        let lost = tape.0.borrow().lost;
+        tape.finish();
+        assert_eq!((lines(&file).last(), written + lost), (Some(&Entry::Lost(lost)), 40_000));
+    }
+
+    #[test]
+    fn a_full_disk_ends_the_recording_and_is_said_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let full = File::options().write(true).open("/dev/full").unwrap();
+        let mut tape = Tape::over(&dir.path().join("tape"), full, 0).unwrap();
+        tape.input(Instant(1), Kept::Tick);
+        tape.finish();
+        let Some(Notice::SinkFailed { error, .. }) = tape.trouble() else { panic!("nothing was said") };
+        assert_eq!(error, "no space left on device; the recording ends here");
+        assert_eq!(tape.trouble(), None);
+        tape.input(Instant(2), Kept::Tick);
+        tape.flush();
     }
 }

@@ -2,9 +2,11 @@
 //!
 //! Two lines are the same if the event is; when it was said does not count.
 
+use oomguard_core::{Bytes, Event};
 use similar::{Algorithm, DiffOp, capture_diff_slices};
 
-use crate::record::{Record, Told};
+use super::follow::is_the_engines;
+use crate::record::{Notice, Record, Told};
 
 /// Both tellings so far.
 #[derive(Default)]
@@ -19,10 +21,16 @@ struct Line {
 }
 
 impl Line {
-    /// Only the engine's events: a replay has no notices of its own.
+    /// Only what an engine said: a replay has no notices of its own.
     fn of(record: &Record, text: String) -> Option<Line> {
-        let Told::Engine(event) = &record.told else { return None };
-        Some(Line { event: serde_json::to_string(event).ok()?, text })
+        let mut told = Some(record.told.clone()).filter(is_the_engines)?;
+        match &mut told {
+            // How much the kernel saw a job use before it killed it, no engine knows; nor what a cgroup is called.
+            Told::Engine(Event::Ended { cause, peak, .. }) if cause.is_memory() => *peak = Bytes::ZERO,
+            Told::Notice(Notice::Chosen { cgroup, .. }) => cgroup.clear(),
+            _ => {}
+        }
+        Some(Line { event: serde_json::to_string(&told).ok()?, text })
     }
 }
 

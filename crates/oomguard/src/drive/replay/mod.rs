@@ -5,7 +5,9 @@
 //! first difference on they are the engine's alone, at the times of its inputs.
 
 mod difference;
+mod follow;
 mod jobs;
+mod machine;
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
@@ -36,12 +38,14 @@ pub fn replay(cli: &cli::Replay) -> Result<u8, Error> {
         header.verb, header.build, header.machine.kernel, header.machine.cores, header.machine.total
     );
     if what_if.is_asked() {
-        eprintln!("what if: {what_if}. The world of a recording does not answer back: right up to the first difference");
+        eprintln!(
+            "what if: {what_if}. The world of a recording does not answer back: right up to the first difference"
+        );
     }
     let mut teller = Teller::new(cli, &header);
     let end = match header.engine {
         Made::Jobs { policy, seed } => jobs::tell(recording, &what_if, policy, seed, &mut teller),
-        Made::Watch(_) => return Err(Error::new("recordings of `watch` cannot be replayed yet")),
+        Made::Watch(policy) => machine::tell(recording, &what_if, policy, &mut teller),
     };
     let told = teller.finish();
     if let Some(Flaw { line, why, is_cut }) = &end.flaw {
@@ -81,7 +85,9 @@ impl WhatIf {
     fn new(cli: &cli::Replay, header: &Header) -> Result<WhatIf, Error> {
         let of = |amount: crate::amount::Amount| amount.of(header.machine.total);
         if cli.memory_limit.is_some() && matches!(header.engine, Made::Watch(_)) {
-            return Err(Error::new("`watch` holds nobody to a limit").hint("ask for `--reserve` or `--grace`"));
+            return Err(
+                Error::new("`watch` holds nobody to a limit").hint("ask for `--reserve` or `--grace`")
+            );
         }
         Ok(WhatIf {
             reserve: cli.reserve.map(of),
