@@ -34,6 +34,9 @@ _oomguard() {
             oomguard,reload)
                 cmd="oomguard__subcmd__reload"
                 ;;
+            oomguard,replay)
+                cmd="oomguard__subcmd__replay"
+                ;;
             oomguard,restart)
                 cmd="oomguard__subcmd__restart"
                 ;;
@@ -70,6 +73,9 @@ _oomguard() {
             oomguard__subcmd__help,reload)
                 cmd="oomguard__subcmd__help__subcmd__reload"
                 ;;
+            oomguard__subcmd__help,replay)
+                cmd="oomguard__subcmd__help__subcmd__replay"
+                ;;
             oomguard__subcmd__help,restart)
                 cmd="oomguard__subcmd__help__subcmd__restart"
                 ;;
@@ -95,7 +101,7 @@ _oomguard() {
 
     case "${cmd}" in
         oomguard)
-            opts="-h -V --help --version run up watch install init check doctor status reload restart stop help"
+            opts="-h -V --help --version run up watch install init check doctor status reload restart stop replay help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -149,7 +155,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help)
-            opts="run up watch install init check doctor status reload restart stop help"
+            opts="run up watch install init check doctor status reload restart stop replay help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -233,6 +239,20 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help__subcmd__reload)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__help__subcmd__replay)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -380,6 +400,40 @@ _oomguard() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        oomguard__subcmd__replay)
+            opts="-m -h --json --until --diff --reserve --memory-limit --grace --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reserve)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         oomguard__subcmd__restart)
             opts="-c -h --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -403,7 +457,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__run)
-            opts="-m -v -h --memory-limit --reserve --swap-limit --timeout --grace --on-limit --require --best-effort --cgroup-parent --report --json --verbose --help"
+            opts="-m -v -h --memory-limit --reserve --swap-limit --timeout --grace --on-limit --require --best-effort --cgroup-parent --report --record --json --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -446,6 +500,10 @@ _oomguard() {
                     return 0
                     ;;
                 --report)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -501,7 +559,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__up)
-            opts="-c -q -h --config --cgroup-parent --json --quiet --help"
+            opts="-c -q -h --config --cgroup-parent --json --quiet --record --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -519,6 +577,10 @@ _oomguard() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -527,7 +589,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__watch)
-            opts="-h --enforce --reserve --warning --grace --prefer --avoid --only --json --help"
+            opts="-h --enforce --reserve --warning --grace --prefer --avoid --only --json --record --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -554,6 +616,10 @@ _oomguard() {
                     return 0
                     ;;
                 --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

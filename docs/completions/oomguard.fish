@@ -37,6 +37,7 @@ complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "status" -d 'How t
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "reload" -d 'Make a running `up` read its configuration again'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "stop" -d 'End a running `up` and its workers'
+complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "replay" -d 'Tell a recorded run again, as this version decides it or under other limits'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s m -l memory-limit -d 'What the whole process tree may use: 8GiB, 512MiB, 60% (of all memory)' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l reserve -d 'Available memory that must never be used [default: 2GiB; an eighth of small machines]' -r
@@ -50,12 +51,14 @@ cgroup\t'cgroup v1 or v2'
 rlimit\t'at least a limit per process'"
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l report -d 'Write what happened to FILE, as one JSON document' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l record -d 'Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)' -r -F
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l best-effort -d 'Start even if no cgroup can hold the tree; the guard then watches it'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l json -d 'Say what happens on stderr as JSON, one event a line'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s v -l verbose -d 'Say also what is not a problem'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s c -l config -d 'The configuration [default: oomguard.toml or pyproject.toml here or above]' -r -F
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F
+complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l record -d 'Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)' -r -F
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -l json -d 'Say what happens on stderr as JSON, one event a line'
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s q -l quiet -d 'Say nothing on the terminal; the logs are written all the same'
 complete -c oomguard -n "__fish_oomguard_using_subcommand up" -s h -l help -d 'Print help'
@@ -65,6 +68,7 @@ complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l grace -d 'Fr
 complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l prefer -d 'End these before all others' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l avoid -d 'End these only when no other can help' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l only -d 'Never end anybody but these' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l record -d 'Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)' -r -F
 complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l enforce -d 'Act: SIGTERM, grace, SIGKILL; without it only what would be done is said'
 complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -l json -d 'Say what happens on stderr as JSON, one event a line'
 complete -c oomguard -n "__fish_oomguard_using_subcommand watch" -s h -l help -d 'Print help'
@@ -94,15 +98,23 @@ complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -s c -l config -
 complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -l now -d 'Without SIGTERM and grace'
 complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -l json -d 'One JSON object on stdout'
 complete -c oomguard -n "__fish_oomguard_using_subcommand stop" -s h -l help -d 'Print help'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "watch" -d 'Guard the whole machine: end the family of processes that took the memory (dry run unless --enforce)'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "install" -d 'Make a systemd service of `watch`; shows the unit unless told to write it'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "init" -d 'Write a commented oomguard.toml to start from'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "status" -d 'How the workers of a running `up` are'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "reload" -d 'Make a running `up` read its configuration again'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "stop" -d 'End a running `up` and its workers'
-complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l until -d 'Stop this long after the recording began' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l reserve -d 'What if so much available memory had been the reserve?' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -s m -l memory-limit -d 'What if every job had had this limit?' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l grace -d 'What if there had been so much time from SIGTERM to SIGKILL?' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l json -d 'One JSON object a line, as the run itself wrote them'
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l diff -d 'Only what differs: `-` the run told then, `+` is told now'
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -s h -l help -d 'Print help'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "run" -d 'Run one command, its whole process tree held to a memory limit'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "up" -d 'Keep the pools of workers of oomguard.toml running'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "watch" -d 'Guard the whole machine: end the family of processes that took the memory (dry run unless --enforce)'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "install" -d 'Make a systemd service of `watch`; shows the unit unless told to write it'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "init" -d 'Write a commented oomguard.toml to start from'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "check" -d 'Is there room? Exits with 0, or with 75 if not'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "doctor" -d 'What can this machine enforce and see, with the proof and the remedy'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "status" -d 'How the workers of a running `up` are'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "reload" -d 'Make a running `up` read its configuration again'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "restart" -d 'Restart workers of a running `up`, one after another'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "stop" -d 'End a running `up` and its workers'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "replay" -d 'Tell a recorded run again, as this version decides it or under other limits'
+complete -c oomguard -n "__fish_oomguard_using_subcommand help; and not __fish_seen_subcommand_from run up watch install init check doctor status reload restart stop replay help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

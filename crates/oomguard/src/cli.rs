@@ -158,7 +158,7 @@ pub struct Run {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,
     /// Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)
-    #[arg(long, value_name = "FILE", env = "OOMGUARD_RECORD", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
     /// Say what happens on stderr as JSON, one event a line
     #[arg(long, help_heading = "Output")]
@@ -348,7 +348,7 @@ pub struct Up {
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
     /// Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)
-    #[arg(long, value_name = "FILE", env = "OOMGUARD_RECORD", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
 }
 
@@ -389,7 +389,7 @@ pub struct Watch {
     #[arg(long, help_heading = "Output")]
     pub json: bool,
     /// Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)
-    #[arg(long, value_name = "FILE", env = "OOMGUARD_RECORD", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub record: Option<PathBuf>,
 }
 
@@ -516,7 +516,7 @@ pub struct Keep {
 }
 
 /// `oomguard replay`.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 #[command(after_help = "Examples:
   oomguard replay run.jsonl                        what happened
   oomguard replay run.jsonl --diff                 would this version have decided otherwise?

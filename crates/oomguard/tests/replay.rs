@@ -164,6 +164,7 @@ fn a_recording_is_not_written_over_and_never_through_a_link() {
     let refused = world.run_hog(&flags, &["exit", "0"]).with(125);
     assert!(refused.err.contains("could not record to `tape`"), "{}", refused.err);
     assert!(!world.path("elsewhere").exists());
+    world.must_be_empty();
 }
 
 /// A failing world of the simulation is written in the same form.
@@ -189,4 +190,24 @@ fn whoever_reads_half_of_it_is_no_failure() {
     let script = format!("{} replay tape | true; exit 0", env!("CARGO_BIN_EXE_oomguard"));
     let done = world.done(shell.args(["-c", &script]));
     assert!(!done.with(0).err.contains("panicked"));
+}
+
+/// Whoever changes what the lines mean raises `recording::VERSION`; whoever does not keeps these readable.
+#[test]
+fn recordings_of_this_form_are_read_to_their_end() {
+    let world = World::new();
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/recording");
+    let run = text(&corpus.join("run"));
+    let jobs = run.lines().next().unwrap();
+    let watch = r#"{"watch":{"host":{"reserve":2147483648,"warning":4294967296,"worst_rate":1},"grace":{"secs":1,"nanos":0},"enforce":true}}"#;
+    let watch = format!("{}\"engine\":{watch}}}", jobs.split_once("\"engine\":").unwrap().0);
+    for (header, name) in [(jobs, "inputs"), (&watch, "watch")] {
+        let lines = text(&corpus.join(name));
+        std::fs::write(world.path("tape"), format!("{header}\n{lines}")).unwrap();
+        let told = replay(&world, &["--json"]);
+        assert!(told.code != Some(125), "{name}: {}", told.err);
+        assert!(told.out.lines().count() > 3, "{name}: {}", told.out);
+    }
+    std::fs::write(world.path("tape"), run).unwrap();
+    assert_ne!(replay(&world, &[]).code, Some(125));
 }

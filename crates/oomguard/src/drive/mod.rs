@@ -174,7 +174,10 @@ impl Guard {
     /// From here on everything that comes in, and what is told, is written to `path`. `seed` is the engine's own.
     pub fn record(&mut self, path: &Path, verb: &str, seed: u64) -> Result<(), Error> {
         let made = Made::Jobs { policy: *self.engine.host_policy(), seed };
-        let tape = Tape::start(path, &header(verb, &self.host, made))?;
+        let tape = Tape::start(path, &header(verb, &self.host, made)).inspect_err(|_| {
+            // Nothing has begun, so nothing is left.
+            let _ = self.parent.take().map(Parent::remove);
+        })?;
         self.sinks.add(tape.clone());
         self.engine.record(tape);
         Ok(())

@@ -8,7 +8,10 @@ use oomguard_core::{Engine, HostPolicy, Instant};
 use super::follow::Follow;
 use super::{End, Teller, WhatIf};
 use crate::record::{self, Roster};
-use crate::recording::{Beside, Recording};
+use crate::recording::{Beside, Flaw, Recording};
+
+/// Slots are numbered as they come.
+const GAP: usize = 64;
 
 /// Feeds all of it to an engine, and tells what that says.
 pub fn tell(
@@ -32,6 +35,12 @@ pub fn tell(
             Entry::In(now, _) if now > what_if.until => break None,
             Entry::In(now, mut input) => {
                 last = now;
+                if let Kept::Add(job, _) | Kept::Adopt(job, ..) = input
+                    && job.index() > engine.len() + GAP
+                {
+                    let why = format!("job {} where there are {}", job.0, engine.len());
+                    break Some(Flaw { line: recording.number, why, is_cut: false });
+                }
                 if let Some(policy) = input.policy_mut() {
                     *policy = what_if.job(*policy);
                 }

@@ -10,7 +10,7 @@ mod jobs;
 mod machine;
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -43,10 +43,7 @@ pub fn replay(cli: &cli::Replay) -> Result<u8, Error> {
         );
     }
     let mut teller = Teller::new(cli, &header);
-    let end = match header.engine {
-        Made::Jobs { policy, seed } => jobs::tell(recording, &what_if, policy, seed, &mut teller),
-        Made::Watch(policy) => machine::tell(recording, &what_if, policy, &mut teller),
-    };
+    let end = tell(recording, &what_if, &mut teller);
     let told = teller.finish();
     if let Some(Flaw { line, why, is_cut }) = &end.flaw {
         let at = end.last.since(header.mono).as_secs_f64();
@@ -61,6 +58,13 @@ pub fn replay(cli: &cli::Replay) -> Result<u8, Error> {
         return Ok(1);
     }
     Ok(u8::from(cli.diff && told.differs))
+}
+
+fn tell(recording: Recording<impl BufRead>, what_if: &WhatIf, teller: &mut Teller) -> End {
+    match recording.header.engine {
+        Made::Jobs { policy, seed } => jobs::tell(recording, what_if, policy, seed, teller),
+        Made::Watch(policy) => machine::tell(recording, what_if, policy, teller),
+    }
 }
 
 /// How a replay ended.
@@ -128,7 +132,7 @@ struct Teller {
     zone: TimeZone,
     color: bool,
     header: Header,
-    out: BufWriter<std::io::Stdout>,
+    out: Box<dyn Write>,
     difference: Option<Difference>,
 }
 
@@ -140,7 +144,7 @@ impl Teller {
             zone: TimeZone::system(),
             color,
             header: header.clone(),
-            out: BufWriter::new(std::io::stdout()),
+            out: Box::new(BufWriter::new(std::io::stdout())),
             difference: cli.diff.then(Difference::default),
         }
     }
@@ -186,4 +190,30 @@ impl Teller {
 /// What came of it.
 struct Told {
     differs: bool,
+}
+
+/// Tells any bytes as a recording is told: as it was, as it might have been, and what is different; whether they are one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn tell_bytes(bytes: &[u8]) -> bool {
+    let then = cli::Replay {
+        file: std::path::PathBuf::new(),
+        json: true,
+        until: Some(Duration::from_secs(90)),
+        diff: false,
+        reserve: None,
+        memory_limit: None,
+        grace: None,
+    };
+    let half = Some(crate::amount::Amount::Percent(50));
+    let other = cli::Replay { json: false, until: None, reserve: half, grace: then.until, ..then.clone() };
+    let both = cli::Replay { diff: true, ..other.clone() };
+    [&then, &other, &both].into_iter().all(|cli| {
+        let Ok(recording) = Recording::open(bytes, "x") else { return false };
+        let Ok(what_if) = WhatIf::new(cli, &recording.header) else { return false };
+        let mut teller = Teller::new(cli, &recording.header);
+        teller.out = Box::new(std::io::sink());
+        tell(recording, &what_if, &mut teller);
+        teller.finish();
+        true
+    })
 }

@@ -29,6 +29,8 @@ use crate::record::{Notice, Record, Roster, Told};
 use crate::sink::{Human, JsonLines, LogFile, Sinks};
 use crate::state::{Deaths, Lock, Runtime, StateDir};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use trials::reaped;
 use worker::{MOST_WORDS, Worker};
 
 const NOTIFY: u64 = VERB_TOKENS;
