@@ -41,6 +41,14 @@ fn a_run_that_met_its_limit_is_told_byte_for_byte() {
     );
 }
 
+/// A recorded `up`.
+fn up(world: &World) -> Up<'_> {
+    let errors = std::fs::File::create(world.path("up.stderr")).unwrap();
+    let mut command = world.oomguard(["up", "--record", "tape"]);
+    let child = command.stdout(Stdio::null()).stderr(errors).spawn().unwrap();
+    Up { world, child }
+}
+
 /// Two workers: one meets its limit, the other is ended when a new configuration asks for more room than there is.
 #[test]
 fn an_up_with_limits_brakes_and_a_reload_is_told_byte_for_byte() {
@@ -52,10 +60,7 @@ fn an_up_with_limits_brakes_and_a_reload_is_told_byte_for_byte() {
         [pool.eater]\ncount = 1\ncommand = [\"{hog}\", \"spike\", \"200\"]\nmemory_limit = \"60MiB\"
         [pool.holder]\ncount = 1\ncommand = [\"{hog}\", \"hold\", \"400\"]\nmemory_limit = \"600MiB\"\ngrace = \"1s\"\n";
     configure(&world, &format!("{MEMORY}{pools}"));
-    let errors = std::fs::File::create(world.path("up.stderr")).unwrap();
-    let mut command = world.oomguard(["up", "--record", "tape"]);
-    let child = command.stdout(Stdio::null()).stderr(errors).spawn().unwrap();
-    let up = Up { world: &world, child };
+    let up = up(&world);
     let holder = up.wait_start("holder-1", 1);
     let resident = || text(format!("/proc/{holder}/statm").as_ref());
     let has = |pages: &str| pages.parse::<u64>().is_ok_and(|pages| pages * 4096 >= 400 << 20);
@@ -77,6 +82,25 @@ fn an_up_with_limits_brakes_and_a_reload_is_told_byte_for_byte() {
     }
     let again = replay(&world, &["--json"]).with(0);
     assert_eq!(again.out, live);
+}
+
+#[test]
+fn a_guard_that_takes_over_is_told_byte_for_byte_and_so_is_the_one_before() {
+    let world = World::new();
+    configure(&world, &format!("{MEMORY}[pool.w]\ncommand = [\"{{hog}}\", \"hold\", \"1\"]\ncount = 1\n"));
+    let first = up(&world);
+    first.wait_start("worker-1", 1);
+    let on_record = |what: &str| wait_until(PATIENCE, what, || text(&world.path("tape")).contains(what));
+    on_record("\"event\":\"started\"");
+    first.kill();
+    let before = text(&world.path("logs/events.jsonl"));
+    let second = up(&world);
+    second.wait("the worker is taken over", |e| e["event"] == "adopted");
+    let _ = second.stop();
+    let both = text(&world.path("logs/events.jsonl"));
+    assert_eq!(replay(&world, &["--json"]).with(0).out, both[before.len()..]);
+    std::fs::rename(world.path("tape.1"), world.path("tape")).unwrap();
+    assert_eq!(replay(&world, &["--json"]).with(0).out, before);
 }
 
 #[test]

@@ -229,11 +229,14 @@ impl Rules {
                 continue;
             }
             let told = seen.terminated.map_or(Duration::ZERO, |(at, _)| truth.now.since(at));
-            hold!(told <= policy.grace + LATE, "{index} was told to end {told:?} ago, and its grace is over");
+            hold!(
+                told <= policy.grace.saturating_add(LATE),
+                "{index} was told to end {told:?} ago, and its grace is over"
+            );
             let age = seen.started_at.map_or(Duration::ZERO, |at| truth.now.since(at));
             let allowed = policy.timeout.filter(|_| seen.terminated.is_none());
             hold!(
-                allowed.is_none_or(|most| age <= most + LATE),
+                allowed.is_none_or(|most| age <= most.saturating_add(LATE)),
                 "{index} is {age:?} old, beyond its timeout"
             );
         }
