@@ -68,6 +68,8 @@ pub enum Entry<I, T> {
     In(Instant, I),
     /// [`crate::Engine::set_host_policy`].
     Policy(HostPolicy),
+    /// [`crate::Engine::recall`].
+    Recall(JobId, u32),
     /// The driver's own.
     Told(T),
     /// So many lines are missing here: the disk did not take them in time.
@@ -84,6 +86,7 @@ pub enum Kept {
     Adopt(JobId, JobPolicy, std::time::Duration, u32),
     Started(JobId),
     StartFailed(JobId),
+    CannotStart(JobId),
     Sample(HostSample, Vec<JobSample>),
     Limit(JobId, LimitEvent),
     Exited(JobId, Exit),
@@ -104,6 +107,7 @@ impl Kept {
             Kept::Adopt(job, policy, age, attempt) => Input::Adopt(job, policy, age, attempt),
             Kept::Started(job) => Input::Started(job),
             Kept::StartFailed(job) => Input::StartFailed(job),
+            Kept::CannotStart(job) => Input::CannotStart(job),
             Kept::Sample(ref host, ref jobs) => Input::Sample(host, jobs),
             Kept::Limit(job, event) => Input::Limit(job, event),
             Kept::Exited(job, exit) => Input::Exited(job, exit),

@@ -67,7 +67,7 @@ pub struct Row {
 }
 
 /// How a recording writes a row: an array, since a scan has thousands of them. The name is two numbers.
-type Packed = (Who, [u32; 3], bool, bool, [u64; 2], [u32; 2], [Bytes; 3], i16, Standing);
+type Packed = (Who, [u32; 3], [bool; 3], [u64; 2], [u32; 2], [Bytes; 3], i16, Standing);
 
 impl From<Row> for Packed {
     fn from(row: Row) -> Packed {
@@ -75,8 +75,7 @@ impl From<Row> for Packed {
         (
             row.who,
             [row.parent, row.group, row.session],
-            row.has_terminal,
-            row.is_kernel,
+            [row.has_terminal, row.is_kernel, row.exposed],
             [half(0), half(8)],
             [row.uid, row.cgroup],
             [row.space, row.private, row.shared],
@@ -88,17 +87,8 @@ impl From<Row> for Packed {
 
 impl From<Packed> for Row {
     fn from(packed: Packed) -> Row {
-        let (
-            who,
-            [parent, group, session],
-            has_terminal,
-            is_kernel,
-            name,
-            ids,
-            sizes,
-            oom_score_adj,
-            standing,
-        ) = packed;
+        let (who, [parent, group, session], flags, name, ids, sizes, oom_score_adj, standing) = packed;
+        let [has_terminal, is_kernel, exposed] = flags;
         let name = name.map(u64::to_le_bytes);
         let ([uid, cgroup], [space, private, shared]) = (ids, sizes);
         Row {
@@ -116,6 +106,7 @@ impl From<Packed> for Row {
             shared,
             oom_score_adj,
             standing,
+            exposed,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use oomguard_core::{Effect, Engine, Event, HostPolicy, Input, Instant};
+use oomguard_core::{Effect, Engine, Event, HostPolicy, Input, Instant, JobId};
 
 use crate::recording::Tape;
 
@@ -46,6 +46,14 @@ impl Recorded {
             tape.policy(policy);
         }
         self.engine.set_host_policy(policy);
+    }
+
+    /// [`Engine::recall`].
+    pub fn recall(&mut self, job: JobId, failures: u32) {
+        if let Some(tape) = &self.tape {
+            tape.recall(job, failures);
+        }
+        self.engine.recall(job, failures);
     }
 
     /// [`Engine::effect`].

@@ -13,13 +13,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant as Wall};
 
 use oomguard_core::recording::{Entry, Header};
-use oomguard_core::{HostPolicy, Instant};
+use oomguard_core::{HostPolicy, Instant, JobId};
 use serde::Serialize;
 
 use super::Beside;
 use crate::error::{Error, in_words};
 use crate::record::{self, Notice, Record, Roster};
-use crate::sink::{Sink, numbered, shift};
+use crate::sink::Sink;
 
 /// Some thousand looks: the disk may take its time.
 const ROOM: usize = 512 << 10;
@@ -70,8 +70,16 @@ impl Tape {
     pub fn start(path: &Path, header: &Header) -> Result<Tape, Error> {
         let fail = |error: &io::Error| Error::io("record to", path, error);
         if std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.len() > 0) {
-            shift(path, KEEP);
-            std::fs::rename(path, numbered(path, 1)).map_err(|e| fail(&e))?;
+            let numbered = |number: u32| {
+                let mut name = path.as_os_str().to_owned();
+                name.push(format!(".{number}"));
+                PathBuf::from(name)
+            };
+            for number in (1..KEEP).rev() {
+                // A number that was never used is no failure.
+                let _ = std::fs::rename(numbered(number), numbered(number + 1));
+            }
+            std::fs::rename(path, numbered(1)).map_err(|e| fail(&e))?;
         }
         let mut file = create(path).map_err(|e| fail(&e))?;
         let mut first = serde_json::to_vec(header).map_err(|e| fail(&e.into()))?;
@@ -108,6 +116,11 @@ impl Tape {
     /// The engine has new thresholds.
     pub fn policy(&self, policy: HostPolicy) {
         self.put(&Entry::<(), Beside>::Policy(policy));
+    }
+
+    /// The engine is told what an earlier guard had counted.
+    pub fn recall(&self, job: JobId, failures: u32) {
+        self.put(&Entry::<(), Beside>::Recall(job, failures));
     }
 
     /// Hands on what is waiting. Never waits itself.

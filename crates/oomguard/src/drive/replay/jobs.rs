@@ -52,6 +52,7 @@ pub fn tell(
                 engine.set_host_policy(policy);
                 (follow.roster.reserve, follow.roster.warning) = (policy.reserve, policy.warning);
             }
+            Entry::Recall(job, failures) => engine.recall(job, failures),
             Entry::Told(Beside::Job(job, entry)) => {
                 let usage = follow.roster.get(job).and_then(|entry| entry.usage);
                 let limit = what_if.limit.or(entry.limit);

@@ -42,8 +42,8 @@ pub fn tell(
                 play.follow.pass();
                 play.take(now, &input);
             }
-            // Its thresholds never change.
-            Entry::Policy(_) => {}
+            // Its thresholds never change, and it has no slots.
+            Entry::Policy(_) | Entry::Recall(..) => {}
             Entry::Told(Beside::Job(job, entry)) => play.follow.roster.set(job, entry),
             Entry::Told(Beside::Record(record)) => play.follow.told(&record, recording.number),
             Entry::Lost(lines) => {
