@@ -4,6 +4,7 @@
 # make bench  what the guard and a check cost, against others in the same run; `bench-ml` for what needs torch
 # make fuzz   every parser of outside bytes, FUZZ_SECONDS (600) each; make fuzz-short: 60 s each; fuzz/run says more
 # make simulate CASES=100000 SEED=...  random machines through the engine, every rule checked at every step
+# make mutate WORLDS=20000 SEED=1  breaks the engine in one way after another: do random machines find each?
 # make survival  guests that really run out of memory, in QEMU; SCENARIOS=spike,leak GUARDS=run,up JOBS=2 choose (some 15 s a cell)
 # make suites  test suites that others wrote, plainly and by `oomguard test`; SUITES='numpy optuna==5.0.0' JOBS=2 choose (network, minutes each)
 # make check  what CI checks beside the tests: formatting, lints, types, stubs, generated files
@@ -15,7 +16,7 @@ ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
 
-.PHONY: demo test test-rust test-python test-ml survival suites fuzz fuzz-short simulate check fmt generate bench bench-ml clean
+.PHONY: demo test test-rust test-python test-ml survival suites fuzz fuzz-short fuzz-tools simulate mutate check fmt generate bench bench-ml clean
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -77,11 +78,19 @@ bench-ml: $(ML)/.installed
 simulate:
 	crates/core/tests/simulate
 
+mutate:
+	crates/core/tests/mutate
+
 fuzz:
 	FUZZ_SECONDS=$${FUZZ_SECONDS:-600} fuzz/run
 
 fuzz-short:
 	FUZZ_SECONDS=60 fuzz/run
+
+# What fuzzing needs, where it is not there already.
+fuzz-tools:
+	$(CARGO) +nightly --version >/dev/null 2>&1 || rustup toolchain install nightly --profile minimal
+	$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install cargo-fuzz --locked
 
 check: $(VENV)/.installed
 	$(CARGO) fmt --all --check

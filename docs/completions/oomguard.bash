@@ -31,8 +31,14 @@ _oomguard() {
             oomguard,install)
                 cmd="oomguard__subcmd__install"
                 ;;
+            oomguard,keep)
+                cmd="oomguard__subcmd__keep"
+                ;;
             oomguard,reload)
                 cmd="oomguard__subcmd__reload"
+                ;;
+            oomguard,replay)
+                cmd="oomguard__subcmd__replay"
                 ;;
             oomguard,restart)
                 cmd="oomguard__subcmd__restart"
@@ -45,6 +51,9 @@ _oomguard() {
                 ;;
             oomguard,stop)
                 cmd="oomguard__subcmd__stop"
+                ;;
+            oomguard,test)
+                cmd="oomguard__subcmd__test"
                 ;;
             oomguard,up)
                 cmd="oomguard__subcmd__up"
@@ -67,8 +76,14 @@ _oomguard() {
             oomguard__subcmd__help,install)
                 cmd="oomguard__subcmd__help__subcmd__install"
                 ;;
+            oomguard__subcmd__help,keep)
+                cmd="oomguard__subcmd__help__subcmd__keep"
+                ;;
             oomguard__subcmd__help,reload)
                 cmd="oomguard__subcmd__help__subcmd__reload"
+                ;;
+            oomguard__subcmd__help,replay)
+                cmd="oomguard__subcmd__help__subcmd__replay"
                 ;;
             oomguard__subcmd__help,restart)
                 cmd="oomguard__subcmd__help__subcmd__restart"
@@ -81,6 +96,9 @@ _oomguard() {
                 ;;
             oomguard__subcmd__help,stop)
                 cmd="oomguard__subcmd__help__subcmd__stop"
+                ;;
+            oomguard__subcmd__help,test)
+                cmd="oomguard__subcmd__help__subcmd__test"
                 ;;
             oomguard__subcmd__help,up)
                 cmd="oomguard__subcmd__help__subcmd__up"
@@ -95,7 +113,7 @@ _oomguard() {
 
     case "${cmd}" in
         oomguard)
-            opts="-h -V --help --version run up watch install init check doctor status reload restart stop help"
+            opts="-h -V --help --version run test up watch install init check doctor status reload restart stop keep replay help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -149,7 +167,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__help)
-            opts="run up watch install init check doctor status reload restart stop help"
+            opts="run test up watch install init check doctor status reload restart stop keep replay help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -232,7 +250,35 @@ _oomguard() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        oomguard__subcmd__help__subcmd__keep)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         oomguard__subcmd__help__subcmd__reload)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__help__subcmd__replay)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -302,6 +348,20 @@ _oomguard() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        oomguard__subcmd__help__subcmd__test)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         oomguard__subcmd__help__subcmd__up)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -358,6 +418,24 @@ _oomguard() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        oomguard__subcmd__keep)
+            opts="-h --cgroup-parent --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --cgroup-parent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         oomguard__subcmd__reload)
             opts="-c -h --config --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -370,6 +448,40 @@ _oomguard() {
                     return 0
                     ;;
                 -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        oomguard__subcmd__replay)
+            opts="-m -h --json --until --diff --reserve --memory-limit --grace --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --until)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reserve)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --grace)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -403,7 +515,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__run)
-            opts="-m -v -h --memory-limit --reserve --swap-limit --timeout --grace --on-limit --require --best-effort --cgroup-parent --report --json --verbose --help"
+            opts="-m -v -h --memory-limit --reserve --swap-limit --timeout --grace --on-limit --require --best-effort --cgroup-parent --report --record --json --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -446,6 +558,10 @@ _oomguard() {
                     return 0
                     ;;
                 --report)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -500,8 +616,126 @@ _oomguard() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        oomguard__subcmd__test)
+            opts="-n -k -m -x -q -v -h --jobs --isolation --command --python --memory-limit --vram-limit --ram-preflight --vram-preflight --ram-target --wait --reserve --timeout --gpu --disable-memory-limit --disable-watchdog --cgroup-parent --require --partition --shard --lf --last-failed --list --dry-run --fail-fast --exitfirst --maxfail --retries --retry-on --junitxml --report --memory-profile --no-memory-profile --json --quiet --verbose --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --jobs)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -n)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --isolation)
+                    COMPREPLY=($(compgen -W "auto fork spawn" -- "${cur}"))
+                    return 0
+                    ;;
+                --command)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --python)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vram-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ram-preflight)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vram-preflight)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ram-target)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --wait)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --reserve)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --timeout)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --gpu)
+                    COMPREPLY=($(compgen -W "serial packed" -- "${cur}"))
+                    return 0
+                    ;;
+                --cgroup-parent)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --require)
+                    COMPREPLY=($(compgen -W "cgroup2 cgroup rlimit" -- "${cur}"))
+                    return 0
+                    ;;
+                -k)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --shard)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --partition)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --maxfail)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retries)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --retry-on)
+                    COMPREPLY=($(compgen -W "memory crash timeout failure" -- "${cur}"))
+                    return 0
+                    ;;
+                --junitxml)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --report)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --memory-profile)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         oomguard__subcmd__up)
-            opts="-c -q -h --config --cgroup-parent --json --quiet --help"
+            opts="-c -q -h --config --cgroup-parent --json --quiet --record --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -519,6 +753,10 @@ _oomguard() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --record)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -527,7 +765,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__watch)
-            opts="-h --enforce --reserve --warning --grace --prefer --avoid --only --json --help"
+            opts="-h --enforce --reserve --warning --grace --prefer --avoid --only --json --record --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -554,6 +792,10 @@ _oomguard() {
                     return 0
                     ;;
                 --only)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --record)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

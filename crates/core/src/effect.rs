@@ -77,7 +77,8 @@ pub enum Urgency {
 }
 
 /// What comes in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Input<'a> {
     /// A new slot; it is started as soon as there is room. Answers come as [`Effect::Start`].
     Add(JobId, JobPolicy),

@@ -200,7 +200,7 @@ impl Job {
     /// When its planned restart is due. Once apart, equal ages keep the workers of a pool apart.
     pub(crate) fn age_due(&self) -> Instant {
         let stagger = if self.attempt <= 1 { self.policy.stagger } else { Duration::ZERO };
-        self.policy.max_age.map_or(Instant::NEVER, |age| self.started.after(age + stagger))
+        self.policy.max_age.map_or(Instant::NEVER, |age| self.started.after(age.saturating_add(stagger)))
     }
 
     pub(crate) fn age(&self, now: Instant) -> Duration {

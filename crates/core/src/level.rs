@@ -47,7 +47,7 @@ impl Levels {
         };
         let elapsed = now.since(since);
         if elapsed >= THRASH_WINDOW {
-            let share = stalled.saturating_sub(before) * 100 / (nanos(elapsed) / 1000).max(1);
+            let share = stalled.saturating_sub(before).saturating_mul(100) / (nanos(elapsed) / 1000).max(1);
             self.thrashing = share >= THRASH_PERCENT && sample.available < policy.warning;
             self.anchor = Some((now, stalled));
         }
@@ -115,6 +115,10 @@ mod tests {
         assert_eq!(levels.level(), Level::Critical, "half the time stalled with little left");
         levels.update(second(2), &sample(Bytes::gib(3), 510_000), &POLICY);
         assert_eq!(levels.level(), Level::Warning, "over");
+
+        // A counter gone mad is a stall, and no reason to fall.
+        levels.update(second(3), &sample(Bytes::gib(3), u64::MAX), &POLICY);
+        assert_eq!(levels.level(), Level::Critical);
 
         let mut levels = Levels::default();
         levels.update(second(0), &sample(Bytes::gib(10), 0), &POLICY);

@@ -19,6 +19,7 @@ mod limit;
 mod look;
 pub mod policy;
 pub mod pool;
+pub mod recording;
 pub mod sample;
 mod timer;
 mod trend;

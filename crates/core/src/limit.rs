@@ -92,7 +92,7 @@ impl Engine {
         let job = self.job(id);
         let Some(leak) = job.leak.update(now, limit, usage) else { return };
         let reaches_limit_in = leak.reaches(limit, usage);
-        let soon = reaches_limit_in < job.policy.grace + THROTTLE_AGAIN && job.is_worker();
+        let soon = reaches_limit_in < job.policy.grace.saturating_add(THROTTLE_AGAIN) && job.is_worker();
         if job.leak.is_news(&leak, reaches_limit_in) {
             let Leak { slope, at_least, confidence } = leak;
             self.say(Event::Leak { job: id, slope, at_least, confidence, reaches_limit_in });

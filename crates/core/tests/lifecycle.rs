@@ -1,5 +1,7 @@
 //! How jobs start and end.
 
+use std::time::Duration;
+
 use oomguard_core::{
     Bytes, Cause, Effect, Enforcement, Event, Exit, Input, JobId, JobPolicy, Phase, Urgency,
 };
@@ -273,4 +275,20 @@ fn what_was_stopped_is_started_again_when_that_is_asked_for() {
         world.run_for(secs(30));
         assert!(world.engine.is_done(), "nothing begins in a shutdown: {}", world.story);
     }
+}
+
+#[test]
+fn times_beyond_all_reason_mean_never() {
+    let mut world = roomy();
+    let ages = JobPolicy {
+        max_age: Some(Duration::MAX),
+        stagger: Duration::MAX,
+        timeout: Some(Duration::MAX),
+        grace: Duration::MAX,
+        ..worker(CG2)
+    };
+    let leaks = Kind::grows(Bytes::gib(1), secs(0), Bytes::mib(2)).ignores_term();
+    let job = world.add(ages, leaks);
+    world.run_for(secs(600));
+    assert_eq!(world.phase(job), Phase::Terminating, "a leak is not waited for: {}", world.story);
 }

@@ -4,6 +4,7 @@
 //! (`make simulate`). The seed of a world in which a rule was broken is kept, with its smallest plan, in
 //! `random.proptest-regressions`, and lived again before all others from then on.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use oomguard_core::{
@@ -11,9 +12,9 @@ use oomguard_core::{
     Word,
 };
 use proptest::prelude::*;
-use proptest::test_runner::{Config, RngSeed};
+use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
-use crate::world::{FOREVER, Kind, Order, Story, Term, World, millis, secs};
+use crate::world::{FOREVER, Kind, Order, Story, Tape, Term, World, millis, secs};
 
 /// What is asked of the world at a moment.
 #[derive(Clone, Debug)]
@@ -44,7 +45,10 @@ struct Plan {
     cores: u64,
     hides: u64,
     seed: u64,
+    /// Until everything is shut down.
+    lasts_ms: u64,
     jobs: Vec<(JobPolicy, Kind, Option<u64>)>,
+    /// In order, with their milliseconds from the beginning.
     acts: Vec<(u64, Act)>,
 }
 
@@ -156,20 +160,22 @@ fn act() -> impl Strategy<Value = Act> {
 fn plan() -> impl Strategy<Value = Plan> {
     let adopted = || prop::option::weighted(0.15, 0..100u64);
     let jobs = prop::collection::vec((policy(), kind(), adopted()), 1..7);
-    let acts = prop::collection::vec((0..60_000u64, act()), 0..25);
-    (4..48u64, 1..16u64, 0..90u64, any::<u64>(), jobs, acts).prop_map(
-        |(gib, cores, hides, seed, jobs, mut acts)| {
-            acts.sort_by_key(|(at, _)| *at);
-            Plan { gib, cores, hides, seed, jobs, acts }
-        },
-    )
+    // Most of what can go wrong goes wrong soon after something has happened; some of it takes its time.
+    let lasts = || prop_oneof![4 => 2_000..20_000u64, 1 => 20_000..65_000u64];
+    let machine = (4..48u64, 1..16u64, 0..90u64, any::<u64>());
+    let acts = prop::collection::vec((0..1_000u64, act()), 0..25);
+    (machine, lasts(), jobs, acts).prop_map(|((gib, cores, hides, seed), lasts_ms, jobs, mut acts)| {
+        acts.iter_mut().for_each(|(at, _)| *at = *at * lasts_ms / 1_000);
+        acts.sort_by_key(|(at, _)| *at);
+        Plan { gib, cores, hides, seed, lasts_ms, jobs, acts }
+    })
 }
 
 /// Lives through a plan; the world fails by itself where a rule is broken.
-fn live(plan: &Plan) -> Story {
+fn live(plan: &Plan, tape: Option<Tape>) -> Story {
     let total = Bytes::gib(plan.gib);
     let mut world = World::with(total, HostPolicy::for_machine(total, plan.cores));
-    world.engine = oomguard_core::Engine::new(*world.engine.host_policy(), plan.seed);
+    world.make_engine(plan.seed, tape);
     (world.hides_percent, world.hides_for) = (plan.hides, secs(1));
     let stranger = world.stranger(Bytes(total.0 / 4), Bytes::ZERO);
     world.strangers[stranger].most = total.0 as f64 * 0.9;
@@ -184,7 +190,7 @@ fn live(plan: &Plan) -> Story {
         world.run_until(begin.after(millis(*at)));
         play(&mut world, act);
     }
-    world.run_until(begin.after(secs(65)));
+    world.run_until(begin.after(millis(plan.lasts_ms)));
     world.strangers[stranger].rate = 0.0;
     world.finish()
 }
@@ -252,7 +258,8 @@ fn asked<T: std::str::FromStr>(name: &str) -> Option<T> {
 
 fn config(few: u32) -> Config {
     let mut config = Config::with_cases(asked("OOMGUARD_SIM_CASES").unwrap_or(few));
-    config.max_shrink_iters = 100;
+    config.max_shrink_iters = 400;
+    config.source_file = Some(file!());
     if let Some(seed) = asked("OOMGUARD_SIM_SEED") {
         config.rng_seed = RngSeed::Fixed(seed);
     }
@@ -260,11 +267,11 @@ fn config(few: u32) -> Config {
 }
 
 thread_local! {
-    static QUIET: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Lives quietly: of the many lives of a shrinking failure only the last story is worth reading.
-fn quietly(live: impl FnOnce() -> Result<(), TestCaseError>) -> Result<(), TestCaseError> {
+fn quietly<T>(live: impl FnOnce() -> T) -> Result<T, TestCaseError> {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let loud = std::panic::take_hook();
@@ -277,34 +284,42 @@ fn quietly(live: impl FnOnce() -> Result<(), TestCaseError>) -> Result<(), TestC
     QUIET.set(true);
     let lived = std::panic::catch_unwind(std::panic::AssertUnwindSafe(live));
     QUIET.set(false);
-    lived.unwrap_or_else(|why| {
+    lived.map_err(|why| {
         let why = why.downcast_ref::<String>().cloned().unwrap_or_else(|| "a panic in the engine".to_owned());
-        Err(TestCaseError::fail(why))
+        TestCaseError::fail(why)
     })
 }
 
-proptest! {
-    #![proptest_config(config(120))]
-
-    #[test]
-    fn whatever_happens_the_rules_hold(plan in plan()) {
-        quietly(|| {
-            live(&plan);
-            Ok(())
-        })?;
-    }
-
+/// Lives through random plans; the smallest that fails is written down for `oomguard replay`.
+fn all_hold(few: u32, test: impl Fn(&Plan) -> Result<(), TestCaseError>) {
+    let (mut runner, lived, found) = (TestRunner::new(config(few)), Cell::new(0u32), Cell::new(0u32));
+    let tried = runner.run(&plan(), |plan| {
+        lived.set(lived.get() + 1);
+        // All that follows is shrinking.
+        test(&plan).inspect_err(|_| found.set(if found.get() == 0 { lived.get() } else { found.get() }))
+    });
+    let Err(failure) = tried else { return };
+    let TestError::Fail(why, plan) = failure else { panic!("{failure}") };
+    let tape = Tape::default();
+    let _ = quietly(|| live(&plan, Some(tape.clone())));
+    let file = format!("{}/world-{:016x}.jsonl", env!("CARGO_TARGET_TMPDIR"), plan.seed);
+    let written = std::fs::write(&file, tape.bytes());
+    let found = found.get();
+    panic!(
+        "{why}\nfound in world {found}; the smallest plan: {plan:?}\nhint: `oomguard replay {file}` tells it again ({written:?})"
+    );
 }
 
-proptest! {
-    #![proptest_config(config(30))]
+#[test]
+fn whatever_happens_the_rules_hold() {
+    all_hold(200, |plan| quietly(|| live(plan, None)).map(drop));
+}
 
-    #[test]
-    fn the_same_world_is_lived_the_same_way_twice(plan in plan()) {
-        quietly(|| {
-            let (first, second) = (live(&plan), live(&plan));
-            prop_assert!(first == second, "two lives differ");
-            Ok(())
-        })?;
-    }
+#[test]
+fn the_same_world_is_lived_the_same_way_twice() {
+    all_hold(40, |plan| {
+        let (first, second) = quietly(|| (live(plan, None), live(plan, None)))?;
+        prop_assert!(first == second, "two lives differ");
+        Ok(())
+    });
 }

@@ -470,3 +470,32 @@ fn what_a_dying_family_has_started_belongs_to_it() {
     let new: Vec<u32> = newcomers(&world.rows, &groups, held).map(|who| who.pid).collect();
     assert_eq!(new, [202, 203]);
 }
+
+#[test]
+fn scans_are_recorded_by_what_has_changed() {
+    use oomguard_core::watch::recording::{Changes, Input, Kept};
+    let row = |pid, private| Row {
+        who: Who { pid, start: 7 },
+        private: Bytes::mib(private),
+        name: *b"a name of 15 b.\0",
+        oom_score_adj: -1000,
+        ..Row::default()
+    };
+    let scans = [
+        vec![row(1, 1), row(2, 1), row(4, 9)],
+        vec![row(1, 1), row(2, 2), row(3, 1)],
+        vec![],
+        vec![row(5, 1)],
+        vec![row(5, 1)],
+    ];
+    let (mut before, mut read) = (None, Vec::new());
+    for scan in &scans {
+        let line = serde_json::to_string(&Input::Scan(Changes { before, now: scan })).unwrap();
+        let Kept::Scan(changes) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
+        changes.apply(&mut read);
+        assert_eq!(&read, scan, "{line}");
+        before = Some(scan.as_slice());
+    }
+    let last = serde_json::to_string(&Input::Scan(Changes { before, now: &scans[4] })).unwrap();
+    assert_eq!(last, r#"{"scan":{"all":false,"changed":[],"gone":[]}}"#);
+}

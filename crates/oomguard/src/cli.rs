@@ -64,6 +64,8 @@ pub enum Verb {
     /// End what a killed `test` has left (started by `test` itself)
     #[command(hide = true)]
     Keep(Keep),
+    /// Tell a recorded run again, as this version decides it or under other limits
+    Replay(Replay),
 }
 
 /// Flags about the cgroup that jobs are put under.
@@ -155,6 +157,9 @@ pub struct Run {
     /// Write what happened to FILE, as one JSON document
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub report: Option<PathBuf>,
+    /// Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub record: Option<PathBuf>,
     /// Say what happens on stderr as JSON, one event a line
     #[arg(long, help_heading = "Output")]
     pub json: bool,
@@ -342,6 +347,9 @@ pub struct Up {
     /// Say nothing on the terminal; the logs are written all the same
     #[arg(short, long, help_heading = "Output")]
     pub quiet: bool,
+    /// Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub record: Option<PathBuf>,
 }
 
 /// `oomguard watch`.
@@ -380,6 +388,9 @@ pub struct Watch {
     /// Say what happens on stderr as JSON, one event a line
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+    /// Write everything that the guard sees to FILE, for `oomguard replay` (an older one is kept as FILE.1)
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub record: Option<PathBuf>,
 }
 
 /// `oomguard install`.
@@ -502,6 +513,41 @@ pub struct Keep {
     /// Where they are.
     #[command(flatten)]
     pub place: Place,
+}
+
+/// `oomguard replay`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Examples:
+  oomguard replay run.jsonl                        what happened
+  oomguard replay run.jsonl --diff                 would this version have decided otherwise?
+  oomguard replay run.jsonl --memory-limit 6GiB --diff
+
+The world of a recording does not answer back: a job that another policy would have ended goes on in
+it, and goes on growing. What a what-if says is right up to its first different decision.
+
+Exit codes: 0; 1 if this version decides otherwise, or if --diff found a difference; 125 if the
+recording is damaged, after telling what could be read.")]
+pub struct Replay {
+    /// What `--record` wrote
+    pub file: PathBuf,
+    /// One JSON object a line, as the run itself wrote them
+    #[arg(long)]
+    pub json: bool,
+    /// Stop this long after the recording began
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub until: Option<Duration>,
+    /// Only what differs: `-` the run told then, `+` is told now
+    #[arg(long)]
+    pub diff: bool,
+    /// What if so much available memory had been the reserve?
+    #[arg(long, value_name = "SIZE|%", help_heading = "What if")]
+    pub reserve: Option<Amount>,
+    /// What if every job had had this limit?
+    #[arg(short = 'm', long, value_name = "SIZE|%", value_parser = limit, help_heading = "What if")]
+    pub memory_limit: Option<Amount>,
+    /// What if there had been so much time from SIGTERM to SIGKILL?
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "What if")]
+    pub grace: Option<Duration>,
 }
 
 #[cfg(test)]

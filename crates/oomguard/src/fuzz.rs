@@ -9,11 +9,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use oomguard_core::Bytes;
+use oomguard_core::watch::Who;
+use oomguard_sys::processes::About;
 
 use crate::amount::{self, Amount};
+use crate::config::Overrides;
+use crate::drive::{replay, up};
 use crate::notify::Said;
 use crate::record::Notice;
 use crate::state::{Death, Deaths, Loaded, Lock, StateDir};
+use crate::target::Target;
 use crate::{config, control, notify, suite};
 
 /// A folder for this process's files, below the one for temporary files.
@@ -83,6 +88,38 @@ pub fn control(bytes: &[u8]) {
     control::fuzz::one_answer(bytes);
 }
 
+/// What `--record` wrote, whole, and as the lines after a first one: it is told as far as it makes sense.
+pub fn recording(bytes: &[u8]) {
+    replay::tell_bytes(bytes);
+    for engine in [JOBS, WATCH] {
+        let header = format!(
+            r#"{{"recording":1,"build":"","verb":"run","mono":1,"unix_ns":1,"machine":{{"kernel":"","cores":1,"total":9}},"engine":{engine}}}"#
+        );
+        let whole = [header.as_bytes(), b"\n", bytes].concat();
+        assert!(replay::tell_bytes(&whole), "its first line makes sense");
+    }
+}
+
+const JOBS: &str =
+    r#"{"jobs":{"policy":{"reserve":2147483648,"warning":4294967296,"worst_rate":17179869184},"seed":7}}"#;
+const WATCH: &str = r#"{"watch":{"host":{"reserve":2147483648,"warning":4294967296,"worst_rate":17179869184},"grace":{"secs":1,"nanos":0},"enforce":true}}"#;
+
+/// Whom somebody means, what the environment asks for, and what a worker's interpreter says about trials.
+pub fn words(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(target) = text.parse::<Target>() {
+        let about = About { who: Who::default(), name: bytes, uid: 0, cgroup: bytes };
+        assert!(!target.means(&about) || !text.is_empty(), "nothing names nobody");
+    }
+    if let Err(error) = Overrides::from_env(&|_| Some(text.to_owned())) {
+        assert!(error.message.contains("OOMGUARD_"), "{error}");
+    }
+    for notice in up::reaped(text) {
+        let Notice::TrialsReaped { trials, .. } = notice else { panic!("{notice:?}") };
+        assert!(!trials.is_empty() && trials.len() <= text.lines().count(), "no line counts twice");
+    }
+}
+
 /// A state directory in which every file holds `bytes`: the guard starts, says what it could not read, keeps it, and
 /// what it writes from then on can be read.
 pub fn state(dir: &Path, bytes: &[u8]) {
@@ -126,31 +163,23 @@ const DEATH: &str = r#"{"job":"r1/worker-1#3","boot_id":"boot","pid":17650,"star
     "available_gb":1.5,"usage_gb":null,"limit_gb":8.0,"ts":"2026-01-02T01:23:31Z"}"#;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+#[path = "../../../fuzz/each.rs"]
+mod each;
 
-    /// Every seed of a target, and every input that once broke it.
-    fn each(target: &str, check: impl Fn(&Path, &[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-        let dir = tempfile::tempdir().unwrap();
-        let mut count = 0;
-        for seed in std::fs::read_dir(&corpus).unwrap() {
-            let bytes = std::fs::read(seed.unwrap().path()).unwrap();
-            for end in (0..bytes.len()).step_by(7).chain([bytes.len()]) {
-                check(dir.path(), &bytes[..end]);
-            }
-            count += 1;
-        }
-        assert!(count > 0, "no seeds in {}", corpus.display());
-    }
+#[cfg(test)]
+mod tests {
+    use super::each::each;
+    use super::*;
 
     #[test]
     fn seeds_and_their_beginnings_hold() {
-        each("config", |_, bytes| config(bytes));
-        each("amounts", |_, bytes| amounts(bytes));
-        each("notify", |_, bytes| notify(bytes));
-        each("suite", |_, bytes| suite(bytes));
-        each("control", |_, bytes| control(bytes));
-        each("state", state);
+        each("config", false, |_, bytes| config(bytes));
+        each("amounts", false, |_, bytes| amounts(bytes));
+        each("notify", false, |_, bytes| notify(bytes));
+        each("suite", false, |_, bytes| suite(bytes));
+        each("control", false, |_, bytes| control(bytes));
+        each("recording", false, |_, bytes| recording(bytes));
+        each("words", false, |_, bytes| words(bytes));
+        each("state", true, state);
     }
 }

@@ -15,6 +15,7 @@ pub mod fuzz;
 pub mod notify;
 pub mod outcome;
 pub mod record;
+pub mod recording;
 pub mod sink;
 pub mod state;
 pub mod suite;

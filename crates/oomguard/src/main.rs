@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Verb::Restart(cli) => drive::talk::restart(&cli),
         Verb::Keep(cli) => drive::test::keep(&cli),
         Verb::Stop(cli) => drive::talk::stop(&cli),
+        Verb::Replay(cli) => drive::replay::replay(&cli),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -312,7 +312,7 @@ pub enum Notice {
 }
 
 /// What renderings need to know about one job.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// Its name in commands, files and events: `worker-1`.
     pub name: String,
@@ -323,6 +323,7 @@ pub struct Entry {
     /// What it may use.
     pub limit: Option<Bytes>,
     /// What it was last seen to use.
+    #[serde(skip)]
     pub usage: Option<Bytes>,
     /// The how-manieth start in this slot.
     pub attempt: u32,

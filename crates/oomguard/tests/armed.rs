@@ -100,6 +100,8 @@ fn armed(world: &World, place: Place, policy: JobPolicy, mib: u32) -> (Guard, De
     let enforcement = place.enforcement;
     let roster = Roster::new(host.reserve, host.warning);
     let mut guard = Guard::new(Engine::new(host, 1), sensors, place, Sinks::new(), roster).unwrap();
+    // What comes in is written down as well, and takes no memory either.
+    guard.record(&world.path("tape"), "run", 1).unwrap();
     let limits = policy.limit.map(Limits::new);
     guard.hands.push(Hand::new("armed".to_owned(), enforcement, limits));
     let script = format!("trap '' TERM; {} hold {mib} & echo $! > pid; wait; wait", world.hog());

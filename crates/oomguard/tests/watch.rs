@@ -8,7 +8,7 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Child;
 
-use oomguard_sys::process::Signal;
+use oomguard_sys::process::{Process, Signal};
 use serde_json::Value;
 use support::{
     PATIENCE, World, end_of, has_cgroup, has_root, lives, pid_in, signal, text, wait_for, wait_until,
@@ -92,6 +92,28 @@ fn a_dry_run_names_the_family_that_grew_and_touches_nobody() {
     assert!(chosen["cgroup"].as_str().unwrap().contains(&scene.world.cgroup_parent()), "{chosen}");
     assert!(lives(scene.pid("other")) && lives(scene.pid("steady")));
     assert!(!scene.has("terminate") && !scene.has("kill"));
+    scene.end();
+}
+
+#[test]
+fn a_recorded_watch_is_told_byte_for_byte() {
+    if !has_cgroup() {
+        return;
+    }
+    let scene = Scene::new("--enforce --grace 1s --record tape", "$hog forks 6 30");
+    scene.event("memory-back");
+    let guard = Process::open(scene.pid("guard")).unwrap();
+    guard.signal(Signal::TERM).unwrap();
+    wait_until(PATIENCE, "the guard is gone", || !guard.is_alive());
+    let replay =
+        |words: &[&str]| scene.world.done(&mut scene.world.oomguard([&["replay", "tape"], words].concat()));
+    let live = text(&scene.world.path("events"));
+    assert!(scene.has("chosen") && scene.has("kill") | scene.has("terminate"), "{live}");
+    assert_eq!(replay(&["--json"]).with(0).out, live);
+    assert_eq!(replay(&["--diff"]).with(0).out, "");
+    // With next to no reserve it would have let them be.
+    let other = replay(&["--reserve", "1MiB", "--diff", "--json"]).with(1).out;
+    assert!(other.contains("- {") && !other.contains("+ {\"available\":0"), "{other}");
     scene.end();
 }
 

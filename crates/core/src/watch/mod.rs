@@ -5,11 +5,14 @@
 
 mod choose;
 mod family;
+pub mod recording;
 mod row;
 mod shortage;
 
 use std::collections::VecDeque;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
 use crate::event::Level;
@@ -48,7 +51,7 @@ const SCAN_WARNED: Duration = Duration::from_secs(2);
 const MOST_SPENT: usize = 64;
 
 /// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Policy {
     /// The thresholds.
     pub host: HostPolicy,
@@ -59,7 +62,7 @@ pub struct Policy {
 }
 
 /// What is left of the victim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Remains {
     /// Its processes that live.
     pub processes: u32,

@@ -3,10 +3,12 @@
 //! Only data and rules about it. A name is what a process says of itself: it protects what is small, never what
 //! holds a gigabyte.
 
+use serde::{Deserialize, Serialize};
+
 use crate::units::Bytes;
 
 /// A process: its number means nothing without the time of its start (clock ticks since boot).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Who {
     /// Process id.
     pub pid: u32,
@@ -15,7 +17,7 @@ pub struct Who {
 }
 
 /// What people said about a process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Standing {
     /// `--prefer`: goes before all others.
     Prefer,
@@ -29,7 +31,8 @@ pub enum Standing {
 }
 
 /// One living process of a scan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Packed", into = "Packed")]
 pub struct Row {
     /// Which.
     pub who: Who,
@@ -61,6 +64,51 @@ pub struct Row {
     pub standing: Standing,
     /// Its name protects it no more: see [`expose`].
     pub exposed: bool,
+}
+
+/// How a recording writes a row: an array, since a scan has thousands of them. The name is two numbers.
+type Packed = (Who, [u32; 3], [bool; 3], [u64; 2], [u32; 2], [Bytes; 3], i16, Standing);
+
+impl From<Row> for Packed {
+    fn from(row: Row) -> Packed {
+        let half = |from: usize| u64::from_le_bytes(std::array::from_fn(|at| row.name[from + at]));
+        (
+            row.who,
+            [row.parent, row.group, row.session],
+            [row.has_terminal, row.is_kernel, row.exposed],
+            [half(0), half(8)],
+            [row.uid, row.cgroup],
+            [row.space, row.private, row.shared],
+            row.oom_score_adj,
+            row.standing,
+        )
+    }
+}
+
+impl From<Packed> for Row {
+    fn from(packed: Packed) -> Row {
+        let (who, [parent, group, session], flags, name, ids, sizes, oom_score_adj, standing) = packed;
+        let [has_terminal, is_kernel, exposed] = flags;
+        let name = name.map(u64::to_le_bytes);
+        let ([uid, cgroup], [space, private, shared]) = (ids, sizes);
+        Row {
+            who,
+            parent,
+            group,
+            session,
+            has_terminal,
+            is_kernel,
+            name: std::array::from_fn(|at| name[at / 8][at % 8]),
+            uid,
+            cgroup,
+            space,
+            private,
+            shared,
+            oom_score_adj,
+            standing,
+            exposed,
+        }
+    }
 }
 
 /// What keeps others: ended, it would take unrelated work along, or the way in to repair the machine.

@@ -8,10 +8,12 @@ mod machine;
 mod process;
 mod rules;
 mod story;
+mod tape;
 mod time;
 
 use std::time::Duration;
 
+use oomguard_core::recording::Made;
 use oomguard_core::{
     Bytes, Enforcement, Engine, Exit, HostPolicy, Input, Instant, JobId, JobPolicy, LimitEvent, Phase, Word,
 };
@@ -20,6 +22,7 @@ pub use kind::{FOREVER, Kind, Order, Term};
 use process::{Life, Process};
 use rules::Rules;
 pub use story::{Line, Story};
+pub use tape::Tape;
 
 /// What the guard itself needs for one look and for one act.
 const LOOK: Duration = Duration::from_micros(150);
@@ -82,6 +85,8 @@ pub struct World {
     hidden: Vec<(Instant, f64)>,
     rules: Rules,
     calls: (Instant, u32),
+    /// Where every input is written, as `oomguard replay` reads it.
+    tape: Option<Tape>,
 }
 
 pub fn secs(n: u64) -> Duration {
@@ -128,7 +133,18 @@ impl World {
             hidden: Vec::new(),
             rules: Rules::default(),
             calls: (Instant(0), 0),
+            tape: None,
         }
+    }
+
+    /// The engine spreads restarts by `seed`, and what it is given is written to `tape`, if there is one.
+    pub fn make_engine(&mut self, seed: u64, tape: Option<Tape>) {
+        let policy = *self.engine.host_policy();
+        self.engine = Engine::new(policy, seed);
+        if let Some(tape) = &tape {
+            tape.begin(self.now, self.total, Made::Jobs { policy, seed });
+        }
+        self.tape = tape;
     }
 
     /// Somebody else's memory, growing by `rate` a second.

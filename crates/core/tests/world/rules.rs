@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use oomguard_core::policy::{BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, LEFTOVER_GRACE, MEMORY_BACK_WAIT};
 use oomguard_core::{
-    Bytes, Cause, Effect, Event, Input, Instant, JobId, JobPolicy, Level, LimitEvent, Restart, Urgency,
+    Bytes, Cause, Effect, Event, HostPolicy, Input, Instant, JobId, JobPolicy, Level, LimitEvent, Restart,
+    Urgency,
 };
 
 /// How the world stands when the engine has decided.
@@ -21,6 +22,8 @@ pub struct Truth {
     pub populated: Vec<bool>,
     pub used: Vec<Bytes>,
     pub policies: Vec<JobPolicy>,
+    /// Who may be chosen: how much it is seen to use, and to grow in a second.
+    pub candidates: Vec<Option<(Bytes, Bytes)>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -64,6 +67,9 @@ pub struct Rules {
 /// A grace counts from the look that led to it, and the look takes time.
 const SLACK: Duration = Duration::from_millis(2);
 
+/// What is due is done with the next call.
+const LATE: Duration = Duration::from_millis(100);
+
 /// Beyond its patience the brake may be busy with what else is on its way.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -79,6 +85,20 @@ macro_rules! hold {
 
 fn is_ending(seen: &Seen) -> bool {
     seen.killed.is_some() || seen.exited.is_some()
+}
+
+/// Nobody who grows faster is spared, unless the victim is over its own limit.
+fn right_victim(truth: &Truth, victim: JobId, rate: Bytes, is_over: bool) -> Broken {
+    let growing = Bytes::mib(32).max(rate);
+    let faster = |(index, seen): (usize, &Option<(Bytes, Bytes)>)| {
+        let (usage, rate) = (*seen)?;
+        let missing = truth.reserve.plus(truth.reserve.percent(10)).minus(truth.seen_available);
+        let useful = usage.plus(rate) >= Bytes(missing.0 / 8).max(Bytes::mib(16));
+        (index != victim.index() && rate > growing && useful).then_some(index)
+    };
+    let spared = truth.candidates.iter().enumerate().find_map(faster);
+    hold!(is_over || spared.is_none(), "{victim:?} braked, and {spared:?}, which grows faster, was spared");
+    Ok(())
 }
 
 impl Rules {
@@ -166,8 +186,15 @@ impl Rules {
         // What the engine has set aside when its slots were made; more would allocate.
         let most = 16 + 8 * self.seen.len();
         hold!(effects.len().max(events.len()) <= most, "one input brought more than {most} answers");
+        let enters = |event: &Event| matches!(event, Event::Level { to: Level::Critical, .. });
+        let at_first_sight = events.iter().any(enters);
         for event in events {
             match *event {
+                Event::Brake { job, cause: Cause::Reserve, usage, rate, limit, .. } => {
+                    hold!(!at_first_sight, "{job:?} braked at the first look, unconfirmed");
+                    let is_over = limit.is_some_and(|limit| usage > limit);
+                    right_victim(truth, job, rate, is_over)?;
+                }
                 Event::Started { job, .. } => self.began(truth, job)?,
                 Event::Parked { job, .. } => {
                     (self.seen[job.index()].over, self.seen[job.index()].planned) = (true, false);
@@ -191,7 +218,39 @@ impl Rules {
                 self.ended(truth, job, cause)?;
             }
         }
+        self.in_time(truth)?;
         self.pass(truth.now)
+    }
+
+    /// What was promised for a time happens at that time.
+    fn in_time(&self, truth: &Truth) -> Broken {
+        for (index, (seen, policy)) in self.seen.iter().zip(&truth.policies).enumerate() {
+            if !seen.alive || is_ending(seen) {
+                continue;
+            }
+            let told = seen.terminated.map_or(Duration::ZERO, |(at, _)| truth.now.since(at));
+            hold!(
+                told <= policy.grace.saturating_add(LATE),
+                "{index} was told to end {told:?} ago, and its grace is over"
+            );
+            let age = seen.started_at.map_or(Duration::ZERO, |at| truth.now.since(at));
+            let allowed = policy.timeout.filter(|_| seen.terminated.is_none());
+            hold!(
+                allowed.is_none_or(|most| age <= most.saturating_add(LATE)),
+                "{index} is {age:?} old, beyond its timeout"
+            );
+        }
+        Ok(())
+    }
+
+    /// The next look comes before the fastest growth could have used what is left above the reserve.
+    pub fn looks_away(away: Duration, available: Bytes, level: Level, policy: &HostPolicy) -> Broken {
+        let headroom = available.minus(policy.reserve).0 as f64 / policy.worst_rate.0 as f64;
+        // While a victim is on its way a look is 5 ms apart; where there is none, nothing could be done in time.
+        let least = Duration::from_millis(if level == Level::Critical { 100 } else { 5 });
+        let most = Duration::from_secs_f64(headroom).clamp(least, Duration::from_secs(2));
+        hold!(away <= most + SLACK, "looks away for {away:?} with {available} available");
+        Ok(())
     }
 
     /// Time has passed: it was not called too often, and nothing has been in force for too long.
@@ -319,6 +378,8 @@ impl Rules {
         hold!(!seen.starting || seen.ended_at.is_some(), "{job:?} started twice");
         hold!(seen.removed.is_none(), "{job:?} started after it was removed");
         hold!(!seen.over, "{job:?} started after it was over");
+        let waits = truth.policies[job.index()].restart != Restart::Never && truth.level == Level::Critical;
+        hold!(!waits, "{job:?} started into a shortage");
         let since = seen.ended_at.map_or(Duration::MAX, |at| truth.now.since(at));
         hold!(
             seen.alive || since.saturating_add(SLACK) >= seen.pause,

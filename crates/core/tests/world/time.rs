@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use oomguard_core::sample::{JobSample, Reading, Why};
-use oomguard_core::{Bytes, Effect, Event, HostSample, Input, Instant, JobId, Urgency};
+use oomguard_core::{Bytes, Effect, Event, HostSample, Input, Instant, JobId, Phase, Urgency};
 
 use super::process::Life;
+use super::rules::Rules;
 use super::story::moment;
 use super::{ACT, LOOK, Line, Story, World, millis, rules, secs};
 
@@ -154,6 +155,12 @@ impl World {
         self.seen = (host.available, used);
         self.story.push(self.now, Line::Look(host.available));
         self.call(Input::Sample(&host, &samples));
+        let away = self.engine.next_look().since(self.now);
+        if let Err(rule) =
+            Rules::looks_away(away, host.available, self.engine.level(), self.engine.host_policy())
+        {
+            self.fail(&rule);
+        }
         self.pass(LOOK);
         self.perform();
     }
@@ -167,12 +174,21 @@ impl World {
         self.perform();
     }
 
+    /// Nothing is going to happen to a job any more.
+    fn is_still(&self) -> bool {
+        let dying = |p: &super::process::Process| p.life == Life::Dies;
+        self.happenings.is_empty() && !self.slots.iter().any(|s| s.process.as_ref().is_some_and(dying))
+    }
+
     pub(super) fn call(&mut self, input: Input<'_>) {
         self.calls = if self.calls.0 == self.now { (self.now, self.calls.1 + 1) } else { (self.now, 1) };
         if self.calls.1 > 40 + 10 * self.slots.len() as u32 {
             self.fail("the engine is called again and again at the same moment");
         }
         self.rules.input(self.now, &input);
+        if let Some(tape) = &self.tape {
+            tape.input(self.now, input);
+        }
         self.engine.handle(self.now, input);
     }
 
@@ -216,6 +232,7 @@ impl World {
             populated: (0..self.slots.len()).map(|i| self.is_populated(JobId(i as u16))).collect(),
             used: (0..self.slots.len()).map(|i| self.used(JobId(i as u16))).collect(),
             policies: self.slots.iter().map(|s| s.policy).collect(),
+            candidates: (0..self.slots.len()).map(|i| self.candidate(JobId(i as u16))).collect(),
         };
         let mut rules = std::mem::take(&mut self.rules);
         let broken = rules.check(&truth, effects, events);
@@ -225,10 +242,22 @@ impl World {
         }
     }
 
+    fn candidate(&self, job: JobId) -> Option<(Bytes, Bytes)> {
+        let view = self.engine.view(job, self.now)?;
+        let works = matches!(view.phase, Phase::Running | Phase::Terminating);
+        view.usage.filter(|_| works).map(|usage| (usage, view.rate))
+    }
+
     /// Ends everything and checks that every start had its end.
     pub fn finish(mut self) -> Story {
         self.input(Input::Shutdown(Urgency::Now));
-        self.run_for(secs(60));
+        // A guard goes home when its engine is done. Nobody learns from how it looks at an empty machine.
+        for _ in 0..60 {
+            if self.engine.is_done() && self.is_still() {
+                break;
+            }
+            self.run_for(secs(1));
+        }
         if let Err(rule) = self.rules.at_end() {
             self.fail(&rule);
         }

@@ -11,6 +11,8 @@ pub mod install;
 mod perform;
 mod place;
 mod prepare;
+mod recorded;
+pub mod replay;
 pub mod run;
 mod sensors;
 pub mod talk;
@@ -19,10 +21,11 @@ pub mod up;
 pub mod watch;
 
 use std::collections::VecDeque;
+use std::path::Path;
 
+use oomguard_core::recording::Made;
 use oomguard_core::{
-    Bytes, Enforcement, Engine, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent,
-    Urgency,
+    Bytes, Enforcement, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency,
 };
 use oomguard_sys::cgroup::{Parent, ParentOptions};
 use oomguard_sys::clock;
@@ -34,11 +37,14 @@ use oomguard_sys::wait::{Interest, Poller, Received, Signals, reap};
 
 use crate::error::Error;
 use crate::record::{Notice, Record, Roster};
+use crate::recording::{Tape, header};
 use crate::sink::Sinks;
 
 pub use hand::Hand;
 pub use place::Place;
+pub use recorded::Recorded;
 pub use sensors::Sensors;
+pub(crate) use sensors::cores;
 
 /// What is different between `run` and `up`: how a job is started, and what is done about signals, own
 /// descriptors and what has been told.
@@ -100,7 +106,7 @@ const LIMIT: u64 = 3 << 32;
 /// Everything that a guard holds.
 pub struct Guard {
     /// What decides.
-    pub engine: Engine,
+    pub engine: Recorded,
     /// What reads.
     pub sensors: Sensors,
     /// The cgroup around all jobs, where there is one.
@@ -132,7 +138,7 @@ pub struct Guard {
 impl Guard {
     /// A guard without jobs.
     pub fn new(
-        engine: Engine,
+        engine: impl Into<Recorded>,
         mut sensors: Sensors,
         place: Place,
         sinks: Sinks,
@@ -147,7 +153,7 @@ impl Guard {
         Ok(Guard {
             host,
             enforcement: place.enforcement,
-            engine,
+            engine: engine.into(),
             sensors,
             parent: place.parent,
             hands: Vec::new(),
@@ -163,6 +169,18 @@ impl Guard {
             kmsg: Kmsg::open().ok(),
             samples: Vec::new(),
         })
+    }
+
+    /// From here on everything that comes in, and what is told, is written to `path`. `seed` is the engine's own.
+    pub fn record(&mut self, path: &Path, verb: &str, seed: u64) -> Result<(), Error> {
+        let made = Made::Jobs { policy: *self.engine.host_policy(), seed };
+        let tape = Tape::start(path, &header(verb, &self.host, made)).inspect_err(|_| {
+            // Nothing has begun, so nothing is left.
+            let _ = self.parent.take().map(Parent::remove);
+        })?;
+        self.sinks.add(tape.clone());
+        self.engine.record(tape);
+        Ok(())
     }
 
     /// Guards until no slot will do anything any more, and the verb starts nothing more.
@@ -187,6 +205,7 @@ impl Guard {
         // told while its slot still has its name and number. What the verb does about what it is told is done
         // before we sleep, too.
         while self.perform_all() | self.tell_all(verb) | self.start_next(verb) {}
+        self.engine.flush();
         self.engine.is_done()
     }
 

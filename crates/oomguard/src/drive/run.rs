@@ -158,8 +158,11 @@ fn arm(
     let label = words(&cli.command[..1]).remove(0);
     roster.set(JOB, Entry { name: "run".to_owned(), label, limit: job.limit, ..Entry::default() });
     let enforcement = place.enforcement;
-    let mut guard =
-        Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
+    let seed = u64::from(std::process::id());
+    let mut guard = Guard::new(Engine::new(policy, seed), sensors, place, sinks, roster)?;
+    if let Some(path) = &cli.record {
+        guard.record(path, "run", seed)?;
+    }
     let limits = job.limit.map(|memory| Limits {
         swap: Some(cli.swap_limit.of(host.total)),
         whole_job: cli.on_limit == cli::LimitScope::Job,

@@ -8,12 +8,14 @@
 use std::path::{Path, PathBuf};
 
 use oomguard_core::Bytes;
+use oomguard_core::watch::Standing;
 
 use super::cgroup::{Ancestors, Hierarchy, Mounts, cache1, cache2};
 use super::kept::Kept;
 use super::kmsg::Search;
 use super::meminfo::Meminfo;
 use super::page::{MAGIC, Reader, SIZE, VERSION, Writer};
+use super::processes::{About, Processes};
 use super::procfs::{self, Stat};
 use super::psi::Psi;
 use super::zoneinfo::PerCpuPages;
@@ -25,6 +27,9 @@ pub fn folder() -> PathBuf {
     std::fs::create_dir_all(&folder).expect("a folder for temporary files");
     folder
 }
+
+/// A pid that this machine's kernel never gives away.
+const PID: u32 = 4_194_305;
 
 fn put(path: &Path, bytes: &[u8]) {
     if let Some(parent) = path.parent().filter(|parent| !parent.is_dir()) {
@@ -108,8 +113,6 @@ pub fn process_files(dir: &Path, bytes: &[u8]) {
     let words = String::from_utf8_lossy(bytes);
     let _ = oneself::capabilities(&words);
     assert!(oneself::code(&words).all(|(from, length)| from.checked_add(length).is_some()));
-    // A pid that this machine's kernel never gives away.
-    const PID: u32 = 4_194_305;
     let process = dir.join(PID.to_string());
     for file in ["environ", "cmdline", "comm", "stat", "smaps_rollup"] {
         put(&process.join(file), bytes);
@@ -121,6 +124,34 @@ pub fn process_files(dir: &Path, bytes: &[u8]) {
     );
     let described = tree::describe_largest(dir, &[PID]).expect("a process with a name and a size");
     assert!(described.cmdline.chars().count() <= 80);
+}
+
+/// A machine with one process, as the scan of all processes sees it: `stat`, `status`, `cgroup`, `oom_score_adj`. What
+/// was learnt about it is kept for the second scan, which reads less.
+pub fn process_table(dir: &Path, bytes: &[u8]) {
+    let process = dir.join(PID.to_string());
+    for file in ["stat", "status", "cgroup", "oom_score_adj"] {
+        put(&process.join(file), bytes);
+    }
+    let mut processes = Processes::open(dir).unwrap();
+    let asked = std::cell::Cell::new(0);
+    let mut scan = |afresh| {
+        let judge = |about: &About<'_>| {
+            asked.set(asked.get() + 1);
+            assert_eq!(about.who.pid, PID);
+            Standing::Ordinary
+        };
+        processes.scan(afresh, true, judge).unwrap().to_vec()
+    };
+    let (first, second) = (scan(true), scan(false));
+    assert!(first.len() <= 1 && asked.get() <= 1, "one process, asked about once");
+    assert_eq!(first, second);
+    for row in &first {
+        let cgroup = processes.cgroup(row);
+        assert!(
+            cgroup.is_empty() || cgroup == b"/" || bytes.windows(cgroup.len()).any(|part| part == cgroup)
+        );
+    }
 }
 
 /// Records of `/dev/kmsg`, one a line.
@@ -160,32 +191,22 @@ pub fn page(dir: &Path, bytes: &[u8]) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
+#[path = "../../../../fuzz/each.rs"]
+mod each;
 
-    /// Every seed of a target, and every input that once broke it.
-    fn each(target: &str, check: impl Fn(&Path, &[u8])) {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
-        let dir = tempfile::tempdir().unwrap();
-        let mut count = 0;
-        for seed in std::fs::read_dir(&corpus).unwrap() {
-            let bytes = std::fs::read(seed.unwrap().path()).unwrap();
-            for end in (0..bytes.len().min(600)).step_by(3) {
-                check(dir.path(), &bytes[..end]);
-            }
-            check(dir.path(), &bytes);
-            count += 1;
-        }
-        assert!(count > 0, "no seeds in {}", corpus.display());
-    }
+#[cfg(test)]
+mod tests {
+    use super::each::each;
+    use super::*;
 
     #[test]
     fn seeds_and_their_beginnings_hold() {
-        each("host_files", host_files);
-        each("cgroup_files", cgroup_files);
-        each("mounts", mounts);
-        each("process_files", process_files);
-        each("kernel_log", |_, bytes| kernel_log(bytes));
-        each("page", page);
+        each("host_files", false, host_files);
+        each("cgroup_files", false, cgroup_files);
+        each("mounts", false, mounts);
+        each("process_files", false, process_files);
+        each("process_table", false, process_table);
+        each("kernel_log", false, |_, bytes| kernel_log(bytes));
+        each("page", false, page);
     }
 }

@@ -29,6 +29,8 @@ use crate::record::{Notice, Record, Roster, Told};
 use crate::sink::{Human, JsonLines, LogFile, Sinks};
 use crate::state::{Deaths, Lock, Runtime, StateDir};
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use trials::reaped;
 use worker::{MOST_WORDS, Worker};
 
 const NOTIFY: u64 = VERB_TOKENS;
@@ -155,7 +157,11 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         _lock: lock,
     };
     let roster = Roster::new(policy.reserve, policy.warning);
-    let mut guard = Guard::new(Engine::new(policy, clock::now().0), sensors, place, sinks, roster)?;
+    let seed = clock::now().0;
+    let mut guard = Guard::new(Engine::new(policy, seed), sensors, place, sinks, roster)?;
+    if let Some(path) = &cli.record {
+        guard.record(path, "up", seed)?;
+    }
     guard.note(armed);
     if up.deaths.unreadable() > 0 {
         let (lines, file) = (up.deaths.unreadable(), up.state.file("deaths.jsonl"));

@@ -90,7 +90,7 @@ impl Up {
 }
 
 /// One notice a study, out of one JSON object a trial.
-fn reaped(told: &str) -> Vec<Notice> {
+pub(crate) fn reaped(told: &str) -> Vec<Notice> {
     let mut studies: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for line in told.lines() {
         let Ok(trial) = serde_json::from_str::<Value>(line) else { continue };

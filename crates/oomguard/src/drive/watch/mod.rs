@@ -4,9 +4,12 @@
 //! Never signals without `--enforce`, and never anything but what it holds by a pidfd.
 
 mod service;
+pub(super) mod told;
 
-use oomguard_core::watch::{Effect, Event, Family, Policy, Standing, Watch, Who, newcomers};
-use oomguard_core::{Bytes, Cause, Enforcement, HostPolicy, HostSample, Instant, JobId};
+use oomguard_core::recording::Made;
+use oomguard_core::watch::recording::{Changes, Input};
+use oomguard_core::watch::{Effect, Event, Policy, Row, Standing, Watch, Who, newcomers};
+use oomguard_core::{Enforcement, HostPolicy, HostSample, Instant, JobId};
 use oomguard_sys::held::Held;
 use oomguard_sys::process::Signal;
 use oomguard_sys::processes::{About, Processes};
@@ -17,14 +20,13 @@ use oomguard_sys::{clock, oneself};
 use super::{Sensors, prepare, sensors};
 use crate::cli;
 use crate::error::Error;
-use crate::record::{Entry, Notice, Record, Roster, Told};
+use crate::record::{Notice, Record, Roster, Told};
+use crate::recording::{Tape, header};
 use crate::sink::{Human, JsonLines, Sinks};
 use crate::target::Target;
 
 use service::Service;
 
-/// Names for what is told; the oldest are used again.
-const NAMES: u16 = 64;
 /// Rounds of looking for what a dying family has started meanwhile.
 const ROUNDS: u32 = 8;
 
@@ -60,6 +62,9 @@ struct Guard {
     service: Service,
     /// The process table could not be read, and this has been said.
     blind: bool,
+    tape: Option<Tape>,
+    /// The rows of the last scan that is on record.
+    before: Option<Vec<Row>>,
 }
 
 /// Whom people meant.
@@ -102,6 +107,13 @@ impl Guard {
             true => sinks.add(JsonLines::stderr()),
             false => sinks.add(Human::stderr(false)),
         };
+        let tape = match &cli.record {
+            Some(path) => Some(Tape::start(path, &header("watch", &sensors.machine(), Made::Watch(policy)))?),
+            None => None,
+        };
+        if let Some(tape) = &tape {
+            sinks.add(tape.clone());
+        }
         let own = (!oneself::is_root()).then(|| rustix::process::geteuid().as_raw());
         Ok(Guard {
             watch: Watch::new(policy),
@@ -123,9 +135,11 @@ impl Guard {
             poller,
             sinks,
             roster: Roster::new(host.reserve, host.warning),
-            job: JobId(NAMES - 1),
+            job: told::NOBODY,
             service: Service::from_environment(),
             blind: false,
+            tape,
+            before: None,
         })
     }
 
@@ -196,8 +210,26 @@ impl Guard {
         let mut host = self.sensors.machine();
         host.swap_free = self.sensors.swap_room(&host);
         let remains = self.acting.then(|| self.held.remains());
+        if let Some(tape) = &self.tape {
+            tape.input(now, Input::Look(&host, remains));
+        }
         if self.watch.look(now, &host, remains) && self.scan() {
+            self.record_scan(now);
             self.watch.scan(now, self.processes.rows());
+        }
+    }
+
+    /// Only what has changed; all of it after one that could not be written.
+    fn record_scan(&mut self, now: Instant) {
+        let Some(tape) = &self.tape else { return };
+        let rows = self.processes.rows();
+        let changes = Changes { before: self.before.as_deref(), now: rows };
+        if tape.input(now, Input::Scan(changes)) {
+            let before = self.before.get_or_insert_default();
+            before.clear();
+            before.extend_from_slice(rows);
+        } else {
+            self.before = None;
         }
     }
 
@@ -207,6 +239,9 @@ impl Guard {
         }
         while let Some(event) = self.watch.poll_event() {
             self.say(event);
+        }
+        if let Some(tape) = &self.tape {
+            tape.flush();
         }
     }
 
@@ -279,56 +314,17 @@ impl Guard {
     }
 
     fn say(&mut self, event: Event) {
-        use oomguard_core::Event as Told;
-        let (job, cause) = (self.job, Cause::Reserve);
-        match event {
-            Event::Level { from, to, available } => self.tell(Told::Level { from, to, available }),
-            Event::NoVictim { available } => self.tell(Told::NoVictim { available }),
-            Event::Terminate { usage, grace } => {
-                self.tell(Told::Terminate { job, cause, usage: Some(usage), grace });
-            }
-            Event::Kill { usage, available, after_grace } => {
-                self.tell(Told::Kill { job, cause, usage: Some(usage), available, after_grace });
-            }
-            Event::Back { after, complete } => self.tell(Told::MemoryBack { job, after, complete }),
-            Event::Chosen { choice, shortage, rate, available, enforced } => {
-                let Family { leader, processes, usage, took, .. } = choice.family;
-                let (uid, cgroup) = self.introduce(leader, usage);
-                let (job, reason) = (self.job, choice.reason);
-                self.tell(Notice::Chosen {
-                    job,
-                    enforced,
-                    shortage,
-                    reason,
-                    processes,
-                    uid,
-                    cgroup,
-                    usage,
-                    took,
-                    rate,
-                    available,
-                });
-            }
+        let mut cgroup = String::new();
+        if let Event::Chosen { choice, .. } = event {
+            self.job = told::next(self.job);
+            let leader = choice.family.leader;
+            let row = self.processes.rows().iter().find(|row| row.who == leader);
+            self.roster.set(self.job, told::entry(leader, row, choice.family.usage));
+            cgroup = row.map_or_else(String::new, |row| {
+                String::from_utf8_lossy(self.processes.cgroup(row)).into_owned()
+            });
         }
-    }
-
-    /// Gives a new victim a name; its user and cgroup.
-    fn introduce(&mut self, leader: Who, usage: Bytes) -> (u32, String) {
-        self.job = JobId((self.job.0 + 1) % NAMES);
-        let row = self.processes.rows().iter().find(|row| row.who == leader);
-        let name = row.map_or_else(|| "?".to_owned(), |row| String::from_utf8_lossy(row.name()).into_owned());
-        let cgroup = row
-            .map_or_else(String::new, |row| String::from_utf8_lossy(self.processes.cgroup(row)).into_owned());
-        let uid = row.map_or(u32::MAX, |row| row.uid);
-        let entry = Entry {
-            label: format!("{name} (PID {})", leader.pid),
-            name,
-            pid: Some(leader.pid),
-            usage: Some(usage),
-            ..Entry::default()
-        };
-        self.roster.set(self.job, entry);
-        (uid, cgroup)
+        self.tell(told::told(event, self.job, self.processes.rows(), cgroup));
     }
 
     fn tell(&mut self, told: impl Into<Told>) {
