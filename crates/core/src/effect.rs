@@ -100,6 +100,8 @@ pub enum Input<'a> {
     Exited(JobId, Exit),
     /// No process of the job is left.
     Emptied(JobId),
+    /// The shared-memory files that the job left behind are gone, as far as they could be removed.
+    Swept(JobId),
     /// A worker spoke.
     Heard(JobId, Word),
     /// Somebody wants this slot restarted.
@@ -140,6 +142,9 @@ pub enum Effect {
     SetSoft(JobId, Option<Bytes>),
     /// The most that all jobs together may be charged.
     SetCeiling(Bytes),
-    /// Remove what an ended job left behind: its cgroup, and its shared-memory files if memory ended it.
-    Clean(JobId, Cause),
+    /// Remove the shared-memory files that a job left behind which memory ended, beside everything else: they may be
+    /// gigabytes. [`Input::Swept`] is the answer.
+    Sweep(JobId),
+    /// Remove the cgroup of an ended job.
+    Clean(JobId),
 }

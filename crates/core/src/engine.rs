@@ -81,6 +81,7 @@ impl Engine {
             | Input::Limit(job, _)
             | Input::Exited(job, _)
             | Input::Emptied(job)
+            | Input::Swept(job)
             | Input::Heard(job, _)
             | Input::Restart(job)
             | Input::Remove(job, _) => job.index() < self.jobs.len(),
@@ -100,6 +101,7 @@ impl Engine {
             Input::Limit(job, event) => self.kernel_spoke(now, job, event),
             Input::Exited(job, exit) => self.exited(now, job, exit),
             Input::Emptied(job) => self.emptied(now, job),
+            Input::Swept(job) => self.swept(now, job),
             Input::Heard(job, word) => self.heard(now, job, word),
             Input::Restart(job) => self.restart(now, job),
             Input::Remove(job, urgency) => self.remove(now, job, urgency),

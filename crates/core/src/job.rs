@@ -54,6 +54,18 @@ pub(crate) struct Ending {
     pub(crate) available: Bytes,
 }
 
+/// Where the removal of the shared memory stands that a job left behind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// Nobody was asked.
+    #[default]
+    NotAsked,
+    /// It goes on.
+    UnderWay,
+    /// It is over.
+    Done,
+}
+
 /// Less than this is not worth waiting for.
 pub(crate) const WORTH_WAITING: Bytes = Bytes::mib(64);
 /// What is left of an ended job's memory when it counts as back.
@@ -89,6 +101,8 @@ pub struct Job {
     pub(crate) exit: Option<Exit>,
     /// How things stood when its memory began to come back.
     pub(crate) ending: Option<Ending>,
+    /// What it left in shared memory.
+    pub(crate) sweep: Sweep,
     /// When the kernel last killed in it, and why.
     pub(crate) kernel_kill: Option<(Instant, Cause)>,
     pub(crate) killed_at: Option<Instant>,
@@ -128,6 +142,7 @@ impl Job {
             cause: None,
             exit: None,
             ending: None,
+            sweep: Sweep::NotAsked,
             kernel_kill: None,
             killed_at: None,
             frozen: false,

@@ -8,15 +8,18 @@ use crate::clock::{Instant, nanos};
 use crate::effect::{Effect, Exit, JobId, Urgency};
 use crate::engine::Engine;
 use crate::event::{Cause, Event, Level, Parked, Pause};
-use crate::job::{Ending, Phase, WORTH_WAITING};
+use crate::job::{Ending, Phase, Sweep, WORTH_WAITING};
 use crate::policy::{HEALTH_EVERY, JobPolicy, KILL_WAIT, LEFTOVER_GRACE, Restart};
 use crate::pool::{Failures, Next};
 use crate::timer::Timer;
 use crate::units::Bytes;
 
 /// An empty tree gets this long for its exit code to be read and, as long as it goes on falling, for its charge to
-/// go. What stays longer lies in shared memory, which only cleaning up brings back: the machine waits for that.
+/// go.
 const EMPTY_WAIT: Duration = Duration::from_millis(500);
+/// Removing its shared memory may take this long without anything to show for it: whoever does it has no privilege, and
+/// the machine is busy.
+const SWEEP_WAIT: Duration = Duration::from_secs(10);
 /// A main process that dies of SIGKILL this soon after the kernel killed in its job was the kernel's victim.
 const KERNELS_VICTIM: Duration = Duration::from_secs(1);
 
@@ -42,6 +45,7 @@ impl Engine {
             Timer::Prune => self.look_at = now,
             Timer::Grace => self.grace_is_over(now, id),
             Timer::KillWait => self.did_not_die(now, id),
+            Timer::MemoryBack if self.sweep(now, id) => {}
             Timer::MemoryBack => self.end(now, id),
             Timer::Soft => self.soft_is_over(now, id),
             Timer::Health => self.tell_health(now, id),
@@ -271,11 +275,38 @@ impl Engine {
         self.look_at = now;
     }
 
-    /// An empty tree has ended when its exit code is known and its memory is back.
+    /// An empty tree has ended when its exit code is known, its shared memory removed, and its memory back.
     fn try_settle(&mut self, now: Instant, id: JobId) {
         let job = &self.jobs[id.index()];
-        if job.phase == Phase::Settling && job.exit.is_some() && job.memory_is_back() {
+        if job.phase != Phase::Settling || job.exit.is_none() || self.sweep(now, id) {
+            return;
+        }
+        let job = &self.jobs[id.index()];
+        if job.sweep != Sweep::UnderWay && job.memory_is_back() {
             self.end(now, id);
+        }
+    }
+
+    /// Has removed what it left in shared memory, where memory ended it or it is to leave nothing; whether that begins now.
+    fn sweep(&mut self, now: Instant, id: JobId) -> bool {
+        let job = self.job(id);
+        let ended = job.cause.is_some_and(|cause| cause.is_memory() || job.policy.leaves_nothing);
+        let due = ended && job.sweep == Sweep::NotAsked;
+        if due {
+            job.sweep = Sweep::UnderWay;
+            job.timers.set(Timer::MemoryBack, now.after(SWEEP_WAIT));
+            self.act(Effect::Sweep(id));
+        }
+        due
+    }
+
+    /// What was left is removed; the look that follows says whether that was all.
+    pub(crate) fn swept(&mut self, now: Instant, id: JobId) {
+        let job = self.job(id);
+        if job.phase == Phase::Settling && job.sweep == Sweep::UnderWay {
+            job.sweep = Sweep::Done;
+            job.timers.set(Timer::MemoryBack, now.after(EMPTY_WAIT));
+            self.look_at = now;
         }
     }
 
@@ -287,7 +318,8 @@ impl Engine {
         };
         if usage.plus(WORTH_WAITING) <= ending.left {
             ending.left = usage;
-            job.timers.set(Timer::MemoryBack, now.after(EMPTY_WAIT));
+            let wait = if job.sweep == Sweep::UnderWay { SWEEP_WAIT } else { EMPTY_WAIT };
+            job.timers.set(Timer::MemoryBack, now.after(wait));
         }
     }
 
@@ -326,7 +358,7 @@ impl Engine {
             self.say(Event::MemoryBack { job: id, after: now.since(at), complete });
         }
         self.say(Event::Ended { job: id, cause, exit, age, peak });
-        self.act(Effect::Clean(id, cause));
+        self.act(Effect::Clean(id));
         let job = self.job(id);
         job.reset();
         let next = if job.removed.is_some() { Next::Over } else { next };

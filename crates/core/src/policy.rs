@@ -111,6 +111,8 @@ pub struct JobPolicy {
     pub on_limit: OnLimit,
     /// What follows its end.
     pub restart: Restart,
+    /// Shared memory that nobody has open goes with it, whatever ended it; else only if memory did.
+    pub leaves_nothing: bool,
 }
 
 impl JobPolicy {
@@ -126,6 +128,7 @@ impl JobPolicy {
             stagger: Duration::ZERO,
             on_limit: OnLimit::Job,
             restart: Restart::OnFailure,
+            leaves_nothing: false,
         }
     }
 

@@ -69,7 +69,7 @@ fn a_killed_job_whose_memory_stays_in_shm_is_cleaned_up_soon_after_its_last_proc
     world.input(Input::Shutdown(Urgency::Now));
     world.until(secs(20), "end", |e| matches!(e, Event::Ended { .. }));
     let kill = world.story.did(|e| matches!(e, Effect::Kill(..)))[0];
-    let clean = world.story.did(|e| matches!(e, Effect::Clean(..)))[0];
+    let clean = world.story.did(|e| matches!(e, Effect::Clean(_)))[0];
     assert!(clean.since(kill) < secs(2), "{:?}: {}", clean.since(kill), world.story);
     assert_eq!(ends(&world, job), [(Cause::Requested, Exit::Signal(9))]);
 }
@@ -291,4 +291,26 @@ fn times_beyond_all_reason_mean_never() {
     let job = world.add(ages, leaks);
     world.run_for(secs(600));
     assert_eq!(world.phase(job), Phase::Terminating, "a leak is not waited for: {}", world.story);
+}
+
+#[test]
+fn what_a_death_of_memory_left_in_shm_is_removed_before_its_successor_starts() {
+    let mut world = World::new(Bytes::gib(32));
+    let hoards = Kind { steps: vec![(secs(5), 0), (FOREVER, 1 << 30)], ..Kind::steady(Bytes::gib(6)) };
+    let job = world.add(worker(CG2), hoards.shm(90).sweeps_in(secs(4)));
+    world.until(secs(30), "restart", |e| matches!(e, Event::Started { attempt: 2, .. }));
+    let sweep = world.story.did(|e| *e == Effect::Sweep(job))[0];
+    let ended = world.story.said(|e| matches!(e, Event::Ended { .. }))[0];
+    assert!(ended.since(sweep) >= secs(4), "{}", world.story);
+    assert_eq!(world.story.stages(job), ["start", "terminate", "terminate-tree", "clean", "start"]);
+}
+
+#[test]
+fn a_sweep_that_does_not_get_on_is_not_waited_for_for_ever() {
+    let mut world = World::new(Bytes::gib(32));
+    let hoards = Kind { steps: vec![(secs(5), 0), (FOREVER, 1 << 30)], ..Kind::steady(Bytes::gib(6)) };
+    let job = world.add(worker(CG2), hoards.shm(90).sweeps_in(FOREVER));
+    world.until(secs(60), "end", |e| matches!(e, Event::Ended { .. }));
+    let sweep = world.story.did(|e| *e == Effect::Sweep(job))[0];
+    assert!((secs(10)..millis(10_010)).contains(&world.now.since(sweep)), "{}", world.story);
 }

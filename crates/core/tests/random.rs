@@ -88,7 +88,19 @@ fn policy() -> impl Strategy<Value = JobPolicy> {
         let (timeout, max_age, stagger) = ages;
         let (on_limit, restart) = ends;
         let max_age = max_age.filter(|_| restart != Restart::Never);
-        JobPolicy { limit, enforcement, grace, prune_patience, timeout, max_age, stagger, on_limit, restart }
+        let leaves_nothing = stagger.subsec_millis() % 4 == 0;
+        JobPolicy {
+            limit,
+            enforcement,
+            grace,
+            prune_patience,
+            timeout,
+            max_age,
+            stagger,
+            on_limit,
+            restart,
+            leaves_nothing,
+        }
     })
 }
 
@@ -124,15 +136,16 @@ fn kind() -> impl Strategy<Value = Kind> {
         prop::option::of((span(0, 8_000), size(0, 4_000))),
         size(0, 500),
     );
-    let body = (0..40u64, 0..5u32, span(0, 400), 100..8_000u64);
+    let sweeps = prop_oneof![8 => span(0, 500), 1 => span(0, 15_000), 1 => Just(FOREVER)];
+    let body = (0..40u64, 0..5u32, span(0, 400), 100..8_000u64, sweeps);
     (shape(), term, order, stuck, told, body).prop_map(|(shape, term, order, stuck, told, body)| {
         let (checks, echoes, prunes, relieves) = told;
-        let (shm, children, dies_per_gib, fill) = body;
+        let (shm, children, dies_per_gib, fill, sweeps_in) = body;
         let shm_percent = if shm > 30 { (shm - 30) * 10 } else { 0 };
         let children = if children > 2 { 0 } else { children * 4 };
         let fill = Bytes::mib(fill);
         let kind = Kind { term, order, stuck, checks, echoes, prunes, relieves, ..shape };
-        Kind { shm_percent, children, dies_per_gib, fill, ..kind }
+        Kind { shm_percent, children, dies_per_gib, fill, sweeps_in, ..kind }
     })
 }
 

@@ -61,6 +61,8 @@ pub struct Kind {
     pub prunes: Option<(Duration, Bytes)>,
     /// Gives back this much when asked.
     pub relieves: Bytes,
+    /// Removing what it left in shared memory takes this long.
+    pub sweeps_in: Duration,
     /// Ends by itself after this, with this code.
     pub ends: Option<(Duration, i32)>,
     /// How its end is seen.
@@ -91,6 +93,7 @@ impl Kind {
             checks: false,
             prunes: None,
             relieves: Bytes::ZERO,
+            sweeps_in: Duration::from_millis(300),
             ends: None,
             order: Order::MemoryExitedEmptied,
             echoes: false,
@@ -137,6 +140,9 @@ impl Kind {
     }
     pub fn shm(self, percent: u64) -> Kind {
         Kind { shm_percent: percent, ..self }
+    }
+    pub fn sweeps_in(self, sweeps_in: Duration) -> Kind {
+        Kind { sweeps_in, ..self }
     }
     pub fn children(self, children: u32) -> Kind {
         Kind { children, ..self }

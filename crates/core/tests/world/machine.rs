@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oomguard_core::{Bytes, Cause, Effect, Enforcement, Exit, Input, JobId, LimitEvent, OnLimit, Word};
+use oomguard_core::{Bytes, Effect, Enforcement, Exit, Input, JobId, LimitEvent, OnLimit, Word};
 
 use super::process::{Life, Process};
 use super::{FOREVER, Happening, Order, Stranger, Term, World, millis};
@@ -47,6 +47,13 @@ impl World {
             Happening::StartFailed => self.input(Input::StartFailed(job)),
             Happening::Tell(event) => self.input(Input::Limit(job, event)),
             Happening::Says(word) => self.input(Input::Heard(job, word)),
+            Happening::Swept => {
+                if let Some(process) = self.process(job) {
+                    process.used -= process.shm.min(process.used);
+                    process.shm = 0.0;
+                }
+                self.input(Input::Swept(job));
+            }
             Happening::TellExited => {
                 let Some(exit) = self.process(job).map(|p| p.exit) else { return };
                 let echoes = self.echoes(job);
@@ -315,7 +322,14 @@ impl World {
                 }
             }
             Effect::SetCeiling(ceiling) => self.ceiling = ceiling.0 as f64,
-            Effect::Clean(job, cause) => self.clean(job, cause),
+            Effect::Sweep(job) => {
+                if let Some(after) =
+                    self.process(job).map(|p| p.kind.sweeps_in).filter(|after| *after < FOREVER)
+                {
+                    self.schedule(job, after, Happening::Swept);
+                }
+            }
+            Effect::Clean(job) => self.clean(job),
         }
     }
 
@@ -335,9 +349,10 @@ impl World {
         }
     }
 
-    pub(super) fn clean(&mut self, job: JobId, cause: Cause) {
+    /// What nobody has removed stays for ever.
+    pub(super) fn clean(&mut self, job: JobId) {
         let Some(process) = self.slots[job.index()].process.take() else { return };
-        if !cause.is_memory() && process.used > 0.0 {
+        if process.used > 0.0 {
             self.strangers.push(Stranger { used: process.used, rate: 0.0, most: process.used });
         }
     }

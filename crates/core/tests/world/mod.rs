@@ -52,6 +52,7 @@ enum Happening {
     Dies,
     TellExited,
     TellEmptied,
+    Swept,
     Tell(LimitEvent),
     Says(Word),
     Prunes,

@@ -311,7 +311,12 @@ impl Rules {
         match effect {
             Effect::Start(job) => self.start(truth, job),
             Effect::SetCeiling(_) => Ok(()),
-            Effect::Clean(job, _) => {
+            Effect::Sweep(job) => {
+                self.must_live(job, "sweep")?;
+                hold!(!truth.populated[job.index()], "{job:?} swept while processes are left");
+                Ok(())
+            }
+            Effect::Clean(job) => {
                 let seen = &self.seen[job.index()];
                 hold!(seen.alive || seen.starting, "{job:?} cleaned without a job");
                 hold!(!truth.populated[job.index()], "{job:?} cleaned while processes are left");

@@ -73,8 +73,8 @@ fn stage(effect: Effect, wanted: JobId) -> Option<&'static str> {
         Effect::Terminate(job, _) => (job, "terminate"),
         Effect::TerminateTree(job) => (job, "terminate-tree"),
         Effect::Kill(job, _) => (job, "kill"),
-        Effect::Clean(job, _) => (job, "clean"),
-        Effect::SetLimit(..) | Effect::SetSoft(..) | Effect::SetCeiling(_) => return None,
+        Effect::Clean(job) => (job, "clean"),
+        Effect::SetLimit(..) | Effect::SetSoft(..) | Effect::SetCeiling(_) | Effect::Sweep(_) => return None,
     };
     (job == wanted).then_some(name)
 }

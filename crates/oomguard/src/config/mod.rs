@@ -169,6 +169,7 @@ impl Pool {
             stagger,
             on_limit: self.on_limit,
             restart: self.restart,
+            leaves_nothing: false,
         }
     }
 }

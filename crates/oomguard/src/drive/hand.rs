@@ -46,7 +46,7 @@ pub struct Hand {
     pub stop_signal: Signal,
     /// The end of its main process is told by who started it: no child of ours.
     pub end_is_told: bool,
-    /// Shared memory that nobody has open goes with it, whatever ended it.
+    /// Who outlives its main process is noted, for it is to leave nothing.
     pub leaves_nothing: bool,
     /// Who was still there when its main process had ended: pid and name; asked only where it is to leave nothing.
     pub left: Vec<(u32, String)>,

@@ -15,6 +15,7 @@ mod recorded;
 pub mod replay;
 pub mod run;
 mod sensors;
+mod sweep;
 pub mod talk;
 pub mod test;
 pub mod up;
@@ -45,6 +46,7 @@ pub use place::Place;
 pub use recorded::Recorded;
 pub use sensors::Sensors;
 pub(crate) use sensors::cores;
+use sweep::Sweeper;
 
 /// What is different between `run` and `up`: how a job is started, and what is done about signals, own
 /// descriptors and what has been told.
@@ -99,6 +101,7 @@ pub const JOB_OOM_SCORE: i32 = 500;
 /// Tokens below this are the loop's own; verbs number theirs from here.
 pub const VERB_TOKENS: u64 = 1 << 48;
 const SIGNALS: u64 = 0;
+const SWEPT: u64 = 1;
 const EXIT: u64 = 1 << 32;
 const EMPTY: u64 = 2 << 32;
 const LIMIT: u64 = 3 << 32;
@@ -121,6 +124,7 @@ pub struct Guard {
     pub poller: Poller,
     signals: Signals,
     reaper: Reaper,
+    sweeper: Sweeper,
     starts: VecDeque<JobId>,
     /// The kernel's log, where we may read it.
     kmsg: Option<Kmsg>,
@@ -147,8 +151,10 @@ impl Guard {
         let fail = |what: &str, error: oomguard_sys::Error| Error::new(format!("could not {what}: {error}"));
         let signals = Signals::block().map_err(|e| fail("watch for signals", e))?;
         let reaper = Reaper::start().map_err(|e| fail("start the helper that takes memory back", e))?;
+        let sweeper = Sweeper::new()?;
         let mut poller = Poller::new();
         poller.add(signals.fd(), Interest::Read, SIGNALS);
+        poller.add(sweeper.fd(), Interest::Read, SWEPT);
         let host = sensors.machine();
         Ok(Guard {
             host,
@@ -162,6 +168,7 @@ impl Guard {
             poller,
             signals,
             reaper,
+            sweeper,
             options: place.options,
             ceiling: None,
             noted: VecDeque::new(),
@@ -260,6 +267,7 @@ impl Guard {
         for &token in &tokens[..count] {
             match token {
                 SIGNALS => self.take_signals(verb)?,
+                SWEPT => self.swept(),
                 EXIT..EMPTY => self.exited(JobId(token as u16)),
                 EMPTY..LIMIT | LIMIT..VERB_TOKENS => {}
                 _ => verb.ready(self, token),

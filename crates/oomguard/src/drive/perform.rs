@@ -2,20 +2,17 @@
 
 use std::time::SystemTime;
 
-use oomguard_core::{Bytes, Cause, Effect, Input, JobId};
-use oomguard_sys::Error;
+use oomguard_core::{Bytes, Effect, Input, JobId};
 use oomguard_sys::cgroup::Limits;
 use oomguard_sys::page::{self, Stop};
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::SpawnError;
-use oomguard_sys::{clock, shm};
+use oomguard_sys::{Error, clock};
 
 use super::place::{GONE, open_parent};
-use super::{Begun, Guard, Hand, Verb};
+use super::sweep::Swept;
+use super::{Begun, Guard, Verb};
 use crate::record::Notice;
-
-/// Smaller shared-memory files are left alone: they are no shortage, and the kernel's counts are not that exact.
-const WORTH_REMOVING: Bytes = Bytes::mib(1);
 
 /// A job may grow so much between our reading of its charge and our writing of a limit.
 const HEADWAY: Bytes = Bytes::mib(4);
@@ -57,7 +54,8 @@ impl Guard {
             Effect::SetSoft(job, mark) => self.set_soft(job, mark),
             Effect::SetLimit(job, limit) => self.set_limit(job, limit),
             Effect::SetCeiling(ceiling) => self.set_ceiling(ceiling),
-            Effect::Clean(job, cause) => self.clean(job, cause),
+            Effect::Sweep(job) => self.sweep(job),
+            Effect::Clean(job) => self.clean(job),
         }
     }
 
@@ -193,15 +191,37 @@ impl Guard {
         }
     }
 
-    /// Removes what a dead job left: its cgroup, and, if memory ended it, shared memory that nobody has open.
-    fn clean(&mut self, job: JobId, cause: Cause) {
-        self.unwatch(job);
-        if cause.is_memory() || self.hands[job.index()].leaves_nothing {
-            let (files, bytes) = remove_orphans(&self.hands[job.index()]);
+    /// Has shared memory that a dead job left removed. Without a cgroup nothing tells whose it is, and it stays.
+    fn sweep(&mut self, job: JobId) {
+        let hand = &self.hands[job.index()];
+        let grip =
+            hand.leaf.as_ref().and(self.parent.as_ref()).and_then(|parent| parent.leaf(&hand.name).ok());
+        let begun = grip.map_or(Ok(false), |leaf| self.sweeper.begin(job, leaf, hand.born));
+        if let Err(error) = &begun {
+            self.note(Notice::EffectFailed {
+                job: Some(job),
+                effect: "sweep".to_owned(),
+                error: error.to_string(),
+            });
+        }
+        if !begun.unwrap_or(false) {
+            self.engine.handle(clock::now(), Input::Swept(job));
+        }
+    }
+
+    /// What the sweepers have done.
+    pub(super) fn swept(&mut self) {
+        while let Some(Swept { job, files, bytes }) = self.sweeper.heard() {
             if files > 0 {
                 self.note(Notice::ShmRemoved { job: Some(job), files, bytes });
             }
+            self.engine.handle(clock::now(), Input::Swept(job));
         }
+    }
+
+    /// Removes a dead job's cgroup.
+    fn clean(&mut self, job: JobId) {
+        self.unwatch(job);
         let hand = &mut self.hands[job.index()];
         hand.release();
         let done = hand.leaf.take().map_or(Ok(()), |leaf| leaf.remove());
@@ -225,30 +245,4 @@ fn is_hopeless(error: &SpawnError) -> bool {
         SpawnError::NotFound(_) | SpawnError::NotExecutable { .. } | SpawnError::NoCwd { .. } => true,
         SpawnError::Other { .. } => false,
     }
-}
-
-/// Shared-memory files of our user that are younger than the job and that no living process has open, as long as
-/// the dead job's cgroup is still charged for so much: a file of somebody else is charged to somebody else. Largest
-/// first, because they are what it died of. Without a cgroup nothing tells whose they are, and they stay.
-fn remove_orphans(hand: &Hand) -> (u32, Bytes) {
-    let mut removed = (0, Bytes::ZERO);
-    let Some(leaf) = &hand.leaf else { return removed };
-    let charged = || leaf.shmem().unwrap_or(Bytes::ZERO);
-    if charged() < WORTH_REMOVING {
-        return removed;
-    }
-    let uid = rustix::process::getuid().as_raw();
-    let mut orphans = shm::orphans(&[], hand.born, uid, true).unwrap_or_default();
-    orphans.sort_by_key(|orphan| std::cmp::Reverse(orphan.file.allocated));
-    for orphan in orphans.iter().filter(|orphan| orphan.file.allocated >= WORTH_REMOVING) {
-        let before = charged();
-        if orphan.file.allocated <= before && shm::remove(orphan).unwrap_or(false) {
-            removed = (removed.0 + 1, removed.1.plus(orphan.file.allocated));
-            // It was charged to somebody else: so may be the next.
-            if charged() > before.minus(Bytes(orphan.file.allocated.0 / 2)) {
-                break;
-            }
-        }
-    }
-    removed
 }

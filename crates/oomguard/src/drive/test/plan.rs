@@ -222,7 +222,13 @@ impl Plan {
 
     /// The engine's rules for a file.
     pub fn policy(case: &Case, limit: Option<Bytes>, enforcement: Enforcement) -> JobPolicy {
-        JobPolicy { limit, grace: GRACE, timeout: case.timeout, ..JobPolicy::once(enforcement) }
+        JobPolicy {
+            limit,
+            grace: GRACE,
+            timeout: case.timeout,
+            leaves_nothing: true,
+            ..JobPolicy::once(enforcement)
+        }
     }
 }
 
