@@ -96,6 +96,8 @@ pub enum Input<'a> {
     Sample(&'a HostSample, &'a [JobSample]),
     /// The kernel spoke about a job.
     Limit(JobId, LimitEvent),
+    /// The kernel counts the job's memory no longer, nor holds it to its limit: from here on we do.
+    Unheld(JobId),
     /// The main process ended.
     Exited(JobId, Exit),
     /// No process of the job is left.

@@ -79,6 +79,7 @@ impl Engine {
             | Input::StartFailed(job)
             | Input::CannotStart(job)
             | Input::Limit(job, _)
+            | Input::Unheld(job)
             | Input::Exited(job, _)
             | Input::Emptied(job)
             | Input::Swept(job)
@@ -99,6 +100,7 @@ impl Engine {
             Input::CannotStart(job) => self.start_failed(now, job, true),
             Input::Sample(host, jobs) => self.sampled(now, host, jobs),
             Input::Limit(job, event) => self.kernel_spoke(now, job, event),
+            Input::Unheld(job) => self.unheld(now, job),
             Input::Exited(job, exit) => self.exited(now, job, exit),
             Input::Emptied(job) => self.emptied(now, job),
             Input::Swept(job) => self.swept(now, job),
@@ -300,6 +302,14 @@ impl Engine {
             LimitEvent::KilledAtLimit => self.kernel_killed(now, id, Cause::Limit),
             LimitEvent::KilledAbove => self.kernel_killed(now, id, Cause::Reserve),
         }
+    }
+
+    /// Its wall is gone, and its tripwire with it.
+    fn unheld(&mut self, now: Instant, id: JobId) {
+        let job = self.job(id);
+        (job.unheld, job.throttled) = (true, false);
+        job.timers.stop(Timer::Soft);
+        self.look_at = now;
     }
 
     fn kernel_killed(&mut self, now: Instant, id: JobId, cause: Cause) {

@@ -108,6 +108,8 @@ pub struct Job {
     pub(crate) killed_at: Option<Instant>,
     pub(crate) frozen: bool,
     pub(crate) throttled: bool,
+    /// The kernel has let go of it, whatever the policy says.
+    pub(crate) unheld: bool,
     /// A planned restart that waits for its turn.
     pub(crate) due: Option<Cause>,
     /// Not to be started again, and how it is to end.
@@ -147,6 +149,7 @@ impl Job {
             killed_at: None,
             frozen: false,
             throttled: false,
+            unheld: false,
             due: None,
             removed: None,
             hopeless: false,
@@ -205,6 +208,11 @@ impl Job {
     pub(crate) fn leak(&self) -> Option<(Leak, Duration)> {
         let (leak, limit) = (self.leak.leak()?, self.policy.limit?);
         Some((leak, leak.reaches(limit, self.usage?)))
+    }
+
+    /// The kernel itself stops the whole job at its limit.
+    pub(crate) fn is_held(&self) -> bool {
+        self.policy.enforcement.holds_the_tree() && !self.unheld
     }
 
     /// A worker, which gets another chance, rather than a single run.

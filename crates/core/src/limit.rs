@@ -47,7 +47,7 @@ impl Engine {
             self.resume(id);
         }
         let job = &self.jobs[id.index()];
-        if usage > limit && !job.policy.enforcement.holds_the_tree() {
+        if usage > limit && !job.is_held() {
             self.is_over_limit(now, id);
         } else if near {
             self.is_near_limit(now, id);
@@ -152,7 +152,7 @@ impl Engine {
     pub(crate) fn arm_soft(&mut self, id: JobId) {
         let job = self.job(id);
         let useful = job.phase == Phase::Running && (job.is_worker() || job.checks);
-        if let Some(mark) = job.mark().filter(|_| useful && job.policy.enforcement.holds_the_tree()) {
+        if let Some(mark) = job.mark().filter(|_| useful && job.is_held()) {
             job.throttled = true;
             job.timers.stop(Timer::Soft);
             self.act(Effect::SetSoft(id, Some(mark)));

@@ -75,7 +75,7 @@ fn look_at_job(job: &Job) -> Duration {
         return LATEST;
     };
     let usage = job.usage.unwrap_or_default();
-    if !job.policy.enforcement.holds_the_tree() {
+    if !job.is_held() {
         return time_to_use(limit.minus(usage), WORST_RATE_PER_CORE).clamp(SOONEST_TREE, LATEST);
     }
     if !job.is_worker() && !job.checks {

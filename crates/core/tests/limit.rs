@@ -263,3 +263,24 @@ fn the_look_at_a_watched_job_comes_before_it_can_have_passed_its_limit_by_much()
     // 10 ms at 8 GiB/s.
     assert!(world.used(job) < Bytes::mib(8192 + 120), "{}", world.used(job));
 }
+
+#[test]
+fn a_job_that_the_kernel_lets_go_of_is_held_by_looking() {
+    for (policy, spared) in [(run(Enforcement::Cgroup2, Bytes::gib(8)), 0), (worker(Enforcement::Cgroup2), 1)]
+    {
+        let mut world = roomy();
+        let job = world.add(policy, Kind::grows(Bytes::gib(2), secs(5), Bytes::mib(500)));
+        world.run_for(secs(5));
+        world.unplug(job);
+        world.until(secs(60), "end", |e| matches!(e, Event::Ended { .. }));
+        let limit = policy.limit.unwrap_or(Bytes::ZERO);
+        let stopped = world.story.did(|e| matches!(e, Effect::Terminate(..) | Effect::Kill(..)));
+        assert_eq!(stopped.len(), 1, "{}", world.story);
+        assert_eq!(world.story.did(|e| matches!(e, Effect::Terminate(..))).len(), spared, "{}", world.story);
+        let peak = world.story.events().find_map(|(_, event)| match event {
+            Event::Ended { peak, cause: Cause::Limit, .. } => Some(peak),
+            _ => None,
+        });
+        assert!(peak.is_some_and(|peak| peak < limit.percent(105)), "{peak:?}: {}", world.story);
+    }
+}

@@ -173,6 +173,13 @@ pub enum Notice {
         /// Why.
         why: String,
     },
+    /// The kernel counts a job's memory no longer, nor holds it to its limit: the guard adds up its processes.
+    Unheld {
+        /// Which.
+        job: JobId,
+        /// How that was noticed.
+        error: String,
+    },
     /// Trials that a dead worker left running were told to their study as pruned.
     TrialsReaped {
         /// Whose they were.

@@ -227,6 +227,17 @@ impl World {
         self.phase(job) == Phase::Starting
     }
 
+    /// The kernel lets go of a job: no wall, no tripwire.
+    pub fn unplug(&mut self, job: JobId) {
+        let slot = &mut self.slots[job.index()];
+        slot.policy.enforcement = Enforcement::WatchOnly;
+        if let Some(process) = &mut slot.process {
+            (process.limit, process.soft, process.soft_told, process.throttled_since) =
+                (None, None, false, None);
+        }
+        self.input(Input::Unheld(job));
+    }
+
     pub fn used(&self, job: JobId) -> Bytes {
         Bytes(self.slots[job.index()].process.as_ref().map_or(0.0, |p| p.used) as u64)
     }

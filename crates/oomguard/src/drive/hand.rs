@@ -11,7 +11,9 @@ use oomguard_sys::kmsg::Kmsg;
 use oomguard_sys::page;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
-use oomguard_sys::tree::Tree;
+use oomguard_sys::tree::{self, Tree};
+
+use super::usage::{Charge, Shared};
 
 /// How often a tree without a cgroup is searched for new members.
 const RESCAN: Duration = Duration::from_millis(200);
@@ -54,6 +56,9 @@ pub struct Hand {
     pub kernel_killed: bool,
     counters: Counters,
     charge: Charge,
+    /// Nobody is charged for it any more.
+    uncharged: bool,
+    shared: Shared,
     pids: Vec<u32>,
     main_ended: bool,
     killed: bool,
@@ -85,6 +90,8 @@ impl Hand {
             pids: Vec::with_capacity(256),
             counters: Counters::default(),
             charge: Charge::default(),
+            uncharged: false,
+            shared: Shared::default(),
             main_ended: false,
             killed: false,
             populated: false,
@@ -107,7 +114,7 @@ impl Hand {
             // A job that was taken over has descendants already.
             let _ = self.tree.as_mut().map(Tree::rescan);
         }
-        self.charge = Charge::default();
+        (self.charge, self.uncharged, self.shared) = (Charge::default(), false, Shared::default());
         (self.largest, self.charged_peak, self.charged_cache) = (None, Bytes::ZERO, Bytes::ZERO);
         self.left.clear();
         self.main = Some(main);
@@ -153,22 +160,37 @@ impl Hand {
         self.left = others.filter_map(|pid| Some((*pid, left_behind(*pid)?))).collect();
     }
 
-    /// What the job uses; `None` where there is no job. Allocates nothing in a cgroup.
+    /// What the job uses; `None` where there is no job. Allocates nothing as long as its cgroup is charged.
     pub fn usage(&mut self, now: Instant) -> Option<Reading<Bytes>> {
-        if let Some(leaf) = &self.leaf {
-            return Some(self.charge.read(leaf, now));
+        match &self.leaf {
+            Some(leaf) if self.uncharged => {
+                self.pids.clear();
+                if let Err(error) = leaf.pids(&mut self.pids) {
+                    return Some(Reading::Unknown(error.why()));
+                }
+                let rss = match tree::rss(&self.pids) {
+                    Ok(rss) => rss,
+                    Err(error) => return Some(Reading::Unknown(error.why())),
+                };
+                let (shared, many) = (&mut self.shared, self.pids.len() > 1);
+                let pss = || tree::pss(&self.pids).unwrap_or(rss);
+                return Some(Reading::Known(shared.count_once(now, rss, self.limits, many, pss)));
+            }
+            Some(leaf) => return Some(self.charge.read(leaf, now)),
+            None => {}
         }
         let tree = self.tree.as_mut()?;
         if now.since(self.scanned) >= RESCAN {
             self.scanned = now;
             let _ = tree.rescan();
         }
-        let rss = tree.rss();
-        // Shared pages count once: worth the price only where the cheap upper bound says so.
-        match self.limits {
-            Some(limits) if rss > limits.memory.percent(80) => Some(Reading::Known(tree.pss())),
-            _ => Some(Reading::Known(rss)),
-        }
+        let (rss, many) = (tree.rss(), tree.processes().nth(1).is_some());
+        Some(Reading::Known(self.shared.count_once(now, rss, self.limits, many, || tree.pss())))
+    }
+
+    /// Its cgroup is charged no longer: from here on its processes are added up.
+    pub fn count_processes(&mut self) {
+        self.uncharged = true;
     }
 
     /// What the kernel has done about the limit since this was last asked.
@@ -299,37 +321,8 @@ fn left_behind(pid: u32) -> Option<String> {
     Some(name.trim_end().to_owned())
 }
 
-/// What a leaf uses, without file cache: the cache is dear to read (four times and more the charge) and changes
-/// slowly, so at short intervals the last known one is taken off the charge.
-#[derive(Debug, Default)]
-struct Charge {
-    cache: Bytes,
-    read: Instant,
-}
-
 /// `ENODEV`: the file's cgroup is gone.
 const NO_SUCH: i32 = rustix::io::Errno::NODEV.raw_os_error();
-/// How old the last known cache may be.
-const CACHE_STANDS: Duration = Duration::from_millis(20);
-
-impl Charge {
-    fn read(&mut self, leaf: &Leaf, now: Instant) -> Reading<Bytes> {
-        let charged = match leaf.charged() {
-            Ok(charged) => charged,
-            Err(error) => return Reading::Unknown(error.why()),
-        };
-        if now.since(self.read) < CACHE_STANDS {
-            return Reading::Known(charged.minus(self.cache));
-        }
-        match leaf.cache() {
-            Ok(cache) => {
-                (self.cache, self.read) = (cache, now);
-                Reading::Known(charged.minus(cache))
-            }
-            Err(error) => Reading::Unknown(error.why()),
-        }
-    }
-}
 
 /// Holds a job still for a moment, from another thread: while its log is moved aside.
 pub struct Still {

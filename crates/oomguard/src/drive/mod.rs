@@ -19,6 +19,7 @@ mod sweep;
 pub mod talk;
 pub mod test;
 pub mod up;
+mod usage;
 pub mod watch;
 
 use std::collections::VecDeque;
@@ -29,12 +30,12 @@ use oomguard_core::{
     Bytes, Enforcement, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency,
 };
 use oomguard_sys::cgroup::{Parent, ParentOptions};
-use oomguard_sys::clock;
 use oomguard_sys::kmsg::Kmsg;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
 use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::wait::{Interest, Poller, Received, Signals, reap};
+use oomguard_sys::{Error as SysError, clock};
 
 use crate::error::Error;
 use crate::record::{Notice, Record, Roster};
@@ -341,13 +342,17 @@ impl Guard {
                 self.engine.handle(now, Input::Limit(job, event));
             }
             Ok(None) => {}
-            // The memory controller was taken away from under the job. What cannot be read stays ready for ever, and
-            // a guard that runs before everybody else would turn round in it until the machine stands still.
-            Err(error) => {
-                if self.poller.remove(LIMIT | u64::from(job.0)) {
-                    self.failed(job, "read-limit-events", Err(error));
-                }
-            }
+            Err(error) => self.let_go_by_the_kernel(now, job, &error),
+        }
+    }
+
+    /// The memory controller was taken away from under the job. What cannot be read stays ready for ever, and a guard
+    /// that runs before everybody else would turn round in it until the machine stands still.
+    fn let_go_by_the_kernel(&mut self, now: Instant, job: JobId, error: &SysError) {
+        if self.poller.remove(LIMIT | u64::from(job.0)) {
+            self.hands[job.index()].count_processes();
+            self.note(Notice::Unheld { job, error: error.to_string() });
+            self.engine.handle(now, Input::Unheld(job));
         }
     }
 

@@ -16,7 +16,7 @@ pub fn is_above_us(pid: u32) -> bool {
     Procfs::open(Path::new("/proc")).is_ok_and(|proc| proc.lineage(std::process::id()).contains(&pid))
 }
 
-pub use marked::{Described, describe_largest, find_marked};
+pub use marked::{Described, describe_largest, find_marked, pss, rss};
 
 use self::member::Member;
 use super::error::{Error, Result};
@@ -164,7 +164,7 @@ impl Tree {
     pub fn pss(&self) -> Bytes {
         let mut sum = Bytes::ZERO;
         for member in self.members.iter().filter(|m| m.process.is_alive()) {
-            match marked::pss(&self.proc, member.process.pid()) {
+            match marked::pss_of(&self.proc, member.process.pid()) {
                 Ok(pss) => sum = sum.plus(pss),
                 // It ended between the two.
                 Err(Errno::SRCH | Errno::NOENT) => {}

@@ -1,7 +1,7 @@
 use crate::support::{SOON, folder, put, shell, shell_with, until};
 use oomguard_core::Bytes;
 use oomguard_sys::process::{Process, Signal};
-use oomguard_sys::tree::{Tree, describe_largest, find_marked};
+use oomguard_sys::tree::{self, Tree, describe_largest, find_marked};
 use std::ffi::OsString;
 use std::path::Path;
 
@@ -132,4 +132,18 @@ fn descriptions_survive_any_bytes() {
     let described = describe_largest(proc.path(), &[7, 8]).unwrap();
     assert_eq!(described.pid, 7);
     assert_eq!(described.cmdline, "é".repeat(80));
+}
+
+#[test]
+fn processes_that_nobody_counts_are_added_up_and_the_dead_add_nothing() {
+    let me = std::process::id();
+    let (alone, exact) = (tree::rss(&[me]).unwrap(), tree::pss(&[me]).unwrap());
+    assert!(
+        alone > Bytes::mib(1) && exact > Bytes::ZERO && exact <= alone.plus(Bytes::mib(1)),
+        "{alone} {exact}"
+    );
+    let child = shell("exit 0", None);
+    assert!(child.0.wait_exit(SOON).unwrap());
+    assert_eq!(tree::rss(&[child.0.pid()]).unwrap(), Bytes::ZERO);
+    assert_eq!(tree::pss(&[child.0.pid()]).unwrap(), Bytes::ZERO);
 }

@@ -63,6 +63,10 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
         Notice::SensorUnknown { sensor, why } => {
             Tone::Warn.line(format!("⚠️  No reading of {sensor}: {why}"))
         }
+        Notice::Unheld { job, error } => Tone::Bad.line(format!(
+            "⚠️  The kernel holds {} no longer ({error}): the guard adds up its processes",
+            label(roster, *job)
+        )),
         Notice::TrialsReaped { job, study, trials } => {
             let numbers = trials.iter().map(u64::to_string).collect::<Vec<_>>().join(", ");
             Tone::Plain.line(format!("✂️  Trials {numbers}{} marked as pruned in {study}", of(job, roster)))
