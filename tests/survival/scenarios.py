@@ -37,9 +37,12 @@ class Scenario:
     worker_limit: str = ""
     # How many jobs may be ended.
     victims: int = 1
-    # {leaf}: the cgroup of the guilty job, as a pattern; {log}: the folder of logs and state; {again}: the guard.
+    # {leaf}: the cgroup of the guilty job, as a pattern; {jobs}: the one around all; {log}: the folder of logs and
+    # state; {again}: the guard.
     acts: tuple[tuple[int, str], ...] = ()
-    guards: tuple[str, ...] = ("none", "run", "reserve", "up")
+    guards: tuple[str, ...] = ("none", "run", "reserve", "up", "watch")
+    # How old a job may get, by the guard's own clock.
+    age: str = "60m"
     # The guard is killed on purpose: then the kernel's wall around all jobs is what holds, unless there is an heir.
     guard_dies: bool = False
     heir: bool = False
@@ -79,12 +82,12 @@ SCENARIOS = {
     "swap-thrash": Scenario(
         "a working set of 125 %, with swap for 50 %", "thrash 125%",
         swap=486, waits_for_disk=True, swap_limit="50%", limit="none",
-        guards=("none", "reserve", "up"), worker_limit="none", last=20_000,
+        guards=("none", "reserve", "up", "watch"), worker_limit="none", last=20_000,
     ),
     "swap-full": Scenario(
         "more than memory and swap together", "thrash 220%",
         swap=486, waits_for_disk=True, swap_limit="100%", limit="none",
-        guards=("none", "reserve", "up"), worker_limit="none", last=20_000,
+        guards=("none", "reserve", "up", "watch"), worker_limit="none", last=20_000,
     ),
     "mlocked": Scenario("200 MiB/s that cannot be reclaimed", "-l grow 200 150%"),
     "deaf": Scenario("100 MiB/s, and SIGTERM is ignored", "-i grow 100 150%", last=20_000),
@@ -122,11 +125,18 @@ SCENARIOS = {
         "the wall clock jumps by a year, and back: no time limit and no age is due; then a spike",
         "-w 20% grow 0 150%",
         acts=((1500, "date -s '2031-01-01 00:00:00'"), (2500, "date -s '2020-01-01 00:00:00'"), (3500, GO)),
-        guards=("run", "reserve", "up"),
+        guards=("run", "reserve", "up", "watch"),
+    ),
+    "suspend": Scenario(
+        "the machine sleeps (S3) for longer than the time limit and the age of a job, which are not due; then a spike",
+        "-w 20% grow 0 150%", age="18s",
+        acts=((1500, "echo +20 > /sys/class/rtc/rtc0/wakealarm; echo mem > /sys/power/state"), (3500, GO)),
+        guards=("none", "run", "reserve", "up", "watch"),
     ),
     "fork-bomb": Scenario(
         "every process takes 12 MiB and forks, up to pids.max of 100",
-        "-w 0 bomb 12", acts=((2000, f"echo 100 > {ROOT}/pids.max"), (2500, GO)), guards=("run", "reserve", "up"),
+        "-w 0 bomb 12", acts=((2000, "echo 100 > {jobs}/pids.max"), (2500, GO)),
+        guards=("run", "reserve", "up", "watch"),
     ),
     "unplugged": Scenario(
         "the memory controller is taken away from the jobs' cgroups, then a spike",
@@ -135,13 +145,16 @@ SCENARIOS = {
     ),
 }  # fmt: skip
 
-# `none` shows what the machine does alone. `watch` and `test` get their names here when they can be started.
+# `none` shows what the machine does alone. `test` (the verb `oomguard test`) gets its name here when it can be started.
 GUARDS = {
     "none": "nobody",
     "run": "oomguard run --memory-limit LIMIT",
     "reserve": "oomguard run, no limit: only the machine's reserve",
     "up": "oomguard up, the guilty workers beside an innocent one",
+    "watch": "oomguard watch --enforce; the guilty jobs are anybody's, among the bystanders",
 }
+# When `watch` has looked around, the guilty jobs begin.
+BEGIN_MS = 500
 
 
 def files(scenario: Scenario, guard: str) -> dict[str, str]:
@@ -151,9 +164,10 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
     if scenario.small_disk:
         prepare += f"mount -t tmpfs -o size=256k tmpfs {log}; "
     leaf = f"{ROOT}/*guilty*" if guard == "up" else f"{ROOT}/run-*"
+    jobs = "/sys/fs/cgroup/guilty-1" if guard == "watch" else ROOT
     exports = f"export OOMGUARD_CGROUP_PARENT={PARENT} HOME={log}"
     told = subject(scenario, guard, log)
-    words = {"{leaf}": leaf, "{log}": log, "{again}": f"{exports}; exec {told}"}
+    words = {"{leaf}": leaf, "{jobs}": jobs, "{log}": log, "{again}": f"{exports}; exec {told}"}
     lines = [
         f"subject {prepare}{exports}; exec {told}",
         f"last {scenario.last}", f"tail {6000 if scenario.guard_dies else 1500}", f"mark {RESERVE_KIB}",
@@ -165,7 +179,7 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
         lines.append(f"bystander {scenario.bystander}")
     if scenario.swap:
         lines.append("swap disk")
-    for at, command in scenario.acts:
+    for at, command in (*plainly(scenario, guard), *scenario.acts):
         for word, meant in words.items():
             command = command.replace(word, meant)
         lines.append(f"at {at} {command}")
@@ -175,6 +189,17 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
     return made
 
 
+def plainly(scenario: Scenario, guard: str) -> list[tuple[int, str]]:
+    """The guilty jobs where the guard does not start them. They get a cgroup of their own only where one is needed: to
+    be counted, or to be limited in number."""
+    if guard != "watch":
+        return []
+    apart = scenario.workers > 1 or any("{jobs}" in command for _, command in scenario.acts)
+    enter = "d=/sys/fs/cgroup/guilty-{n}; mkdir $d; echo $$ > $d/cgroup.procs; " if apart else ""
+    hog = f"exec /bin/hog {scenario.each or scenario.hog}"
+    return [(BEGIN_MS, enter.replace("{n}", str(n)) + hog) for n in range(1, scenario.workers + 1)]
+
+
 def subject(scenario: Scenario, guard: str, log: str) -> str:
     """What runs: the guard with its job, or the job alone."""
     hog = f"/bin/hog {scenario.hog}"
@@ -182,9 +207,11 @@ def subject(scenario: Scenario, guard: str, log: str) -> str:
         return hog
     if guard == "up":
         return "/bin/oomguard up -c /cell/oomguard.toml"
+    if guard == "watch":
+        return "/bin/oomguard watch --enforce --json --grace 3s"
     limit = f"--memory-limit {scenario.limit} " if guard == "run" else ""
     return (
-        f"/bin/oomguard run --json --report {log}/report.json --timeout 10m --require cgroup2 "
+        f"/bin/oomguard run --json --report {log}/report.json --timeout {scenario.age} --require cgroup2 "
         f"--swap-limit {scenario.swap_limit} {limit}-- {hog}"
     )
 
@@ -218,7 +245,7 @@ dir = "{log}/logs"
 command = [{command}]
 count = {scenario.workers}
 memory_limit = "{scenario.worker_limit or scenario.limit}"
-max_age = "60m"
+max_age = "{scenario.age}"
 grace = "3s"
 prune_patience = "1s"
 restart = "{scenario.restart}"

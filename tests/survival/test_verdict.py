@@ -29,7 +29,7 @@ GOOD: dict[str, Any] = {
     "bystander_alive": None, "hogs_ever": 1, "hogs_left": 0, "witness_late_ms": 6.9,
     "subject": {"alive": False, "ms": 1556.4, "signal": 0, "code": 137, "rss_kib": 7012, "locked_kib": 4572},
     "ends_lost": 0, "ends": [end("oomguard", 41.3, "/guard", 0), end("hog"), end("oomguard", 1556.4, "/guard", 0, 137)],
-    "kernel_lost": 0, "kernel": [OWN_LIMIT], "dips": [],
+    "kernel_lost": 0, "kernel": [OWN_LIMIT], "dips": [], "signal": {"ms": 17.5, "number": 9, "from": "oomguard"},
 }  # fmt: skip
 
 
@@ -64,6 +64,7 @@ def test_a_job_that_ends_at_its_own_limit_is_well() -> None:
         ("GUARD-DEAD", {"subject__signal": 9}),
         ("GUARD-DEAD", {"subject__code": 125}),
         ("GUARD-DEAD", {"guard": "up"}),
+        ("GUARD-DEAD", {"guard": "watch"}),
         ("MISSED", {"hogs_left": 1}),
         ("MISSED", {"ends": []}),
         ("TOO-MANY", {"ends": [end("hog"), end("hog", place=LEAF + "-2")]}),
@@ -105,13 +106,16 @@ def test_of_several_jobs_under_up_one_goes_and_the_others_stay() -> None:
 
 
 def test_the_table_has_a_cell_for_every_result() -> None:
-    dip = {"from_ms": 10.0, "to_ms": 90.0, "least_ms": 15.0, "least_kib": 1024}
+    dip = {"from_ms": 10.0, "to_ms": 90.0, "least_ms": 16.0, "turned_ms": 15.0, "least_kib": 1024}
     results = [
         {"scenario": "spike", "guard": "run", "verdict": "ok"} | figures(GOOD),
         {"scenario": "spike", "guard": "up", "verdict": "STALL"} | figures(GOOD | {"dips": [dip]}),
         {"scenario": "leak", "guard": "up", "verdict": "SILENT"},
     ]
-    assert table(results).splitlines()[2:] == ["| spike | ok 15/279/- | STALL 15/279/5 |", "| leak |  | SILENT |"]
+    assert table(results).splitlines()[2:] == [
+        "| spike | ok 15/279/-/- | STALL 15/279/8/5 |",
+        "| leak |  | SILENT |",
+    ]
 
 
 def test_every_cell_has_a_plan_without_holes() -> None:
@@ -120,7 +124,8 @@ def test_every_cell_has_a_plan_without_holes() -> None:
             assert guard in GUARDS
             plan = files(scenario, guard)["plan"]
             assert "{" not in plan
-            assert plan.count("\nat ") == len(scenario.acts)
+            plain = max(scenario.workers, 1) if guard == "watch" else 0
+            assert plan.count("\nat ") == len(scenario.acts) + plain
 
 
 def test_the_archive_reads_back() -> None:

@@ -57,8 +57,8 @@ def judge_guilty(facts: Facts, scenario: Scenario, guard: str, guilty: list[Fact
         return [("FALSE-KILL", f"a hog ended with {ending(end)} at {end['ms']} ms") for end in guilty[:1]]
     found = []
     jobs = {end["place"] for end in guilty}
-    # Under `up` with several guilty workers some may stay; elsewhere nothing of the one job may.
-    several = guard == "up" and scenario.workers > 1
+    # With several guilty jobs some may stay; elsewhere nothing of the one job may.
+    several = guard in ("up", "watch") and scenario.workers > 1
     if not facts["hogs_ever"]:
         found.append(("DISORDER", "the hog never ran"))
     elif not guilty or (facts["hogs_left"] and not several):
@@ -80,6 +80,8 @@ def judge_guard(subject: Facts, scenario: Scenario, guard: str) -> list[tuple[st
         return [("DISORDER", "oomguard did not end within 15 s of SIGTERM")]
     if subject["signal"]:
         return [("GUARD-DEAD", told)]
+    if guard == "watch":
+        return [] if subject["alive"] else [("GUARD-DEAD", f"{told}, though nobody asked it to")]
     if guard == "up" and not subject["alive"]:
         return [("GUARD-DEAD", f"{told}, though a worker was left")]
     if guard != "up" and scenario.want == "end" and not subject["alive"] and subject["code"] != 137:
@@ -121,8 +123,10 @@ def figures(facts: Facts) -> Facts:
     return {
         "stall_ms": facts["canary"]["widest_ms"],
         "least_mib": facts["least_kib"] // 1024,
-        # From the reserve to the turning point: how long it took until memory stopped shrinking.
-        "turned_ms": round(dip["least_ms"] - dip["from_ms"], 1) if dip else None,
+        # From the reserve to the turning point: when memory last fell by a further MiB.
+        "turned_ms": round(dip["turned_ms"] - dip["from_ms"], 1) if dip else None,
+        # From the reserve to the first SIGTERM or SIGKILL that a guilty process got from anybody.
+        "signal_ms": round(facts["signal"]["ms"] - dip["from_ms"], 1) if dip and facts["signal"] else None,
         "back_mib": facts["back_kib"] // 1024,
         "jobs_ended": len({end["place"] for end in guilty}),
         "dips": len(facts["dips"]),

@@ -1,7 +1,7 @@
 // The guest's first process: starts the bystanders and the subject, records what becomes of everybody, says it as one JSON
 // object on the second serial port, and switches the machine off.
 //
-// Reads /proc, the kernel's process events (netlink) and /dev/kmsg; its own memory is locked and it runs before everybody else,
+// Reads /proc, the kernel's process events (netlink), /dev/kmsg, and the kernel's trace of signals; its own memory is locked and it runs before everybody else,
 // so that it goes on recording while they stall. It never judges, and never touches the subject before the plan's `last`.
 //
 // /cell/plan, a line each: `subject COMMAND`, `last MS`, `tail MS` (after the end of the subject or of the last hog), `mark KIB` (a dip is
@@ -19,6 +19,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/reboot.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -195,6 +196,18 @@ static void hear_kernel(void) {
     }
 }
 
+// ---- who signals the hogs ----------------------------------------------------------------------
+
+#define TRACE "/sys/kernel/tracing"
+
+static void trace_signals(void) {
+    if (mount("trace", TRACE, "tracefs", 0, 0)) perror("survival: tracefs");
+    write_text(TRACE "/buffer_size_kb", "64");
+    write_text(TRACE "/trace_clock", "mono");
+    write_text(TRACE "/events/signal/signal_generate/filter", "(sig == 9 || sig == 15) && comm == \"hog\"");
+    write_text(TRACE "/events/signal/signal_generate/enable", "1");
+}
+
 // ---- the plan ----------------------------------------------------------------------------------
 
 struct act { int64_t at; const char *command; int done; };
@@ -245,7 +258,8 @@ static int start(const char *place, const char *log, const char *command) {
 
 // ---- the record --------------------------------------------------------------------------------
 
-struct dip { int64_t from, to, least_at; long least; };
+// `turned` is when it last fell by a further MiB below `low`: afterwards memory may trickle away, but no more runs out.
+struct dip { int64_t from, to, least_at, turned; long least, low; };
 static struct dip dips[DIPS];
 static int dip_count;
 static long total, first, least, final_kib, guard_rss, guard_locked;
@@ -260,9 +274,10 @@ static void look_at_memory(int meminfo, int64_t now) {
     if (!total) total = number_after(text, "MemTotal:"), first = least = available;
     if (available < least) least = available, least_at = now;
     final_kib = available;
-    if (available < mark && !in_dip && dip_count < DIPS) in_dip = 1, dips[dip_count++] = (struct dip){now, -1, now, available};
+    if (available < mark && !in_dip && dip_count < DIPS) in_dip = 1, dips[dip_count++] = (struct dip){now, -1, now, now, available, available};
     if (!in_dip) return;
     struct dip *dip = &dips[dip_count - 1];
+    if (available + 1024 <= dip->low) dip->low = available, dip->turned = now;
     if (available < dip->least) dip->least = available, dip->least_at = now;
     if (available >= mark) in_dip = 0, dip->to = now;
 }
@@ -307,9 +322,32 @@ static void put_kernel(void) {
     }
     fputs("],\"dips\":[", answer);
     for (int i = 0; i < dip_count; i++)
-        fprintf(answer, "%s{\"from_ms\":%.1f,\"to_ms\":%.1f,\"least_ms\":%.1f,\"least_kib\":%ld}", i ? "," : "", ms(dips[i].from),
-                ms(dips[i].to), ms(dips[i].least_at), dips[i].least);
+        fprintf(answer, "%s{\"from_ms\":%.1f,\"to_ms\":%.1f,\"least_ms\":%.1f,\"turned_ms\":%.1f,\"least_kib\":%ld}", i ? "," : "", ms(dips[i].from),
+                ms(dips[i].to), ms(dips[i].least_at), ms(dips[i].turned), dips[i].least);
     fputs("],", answer);
+}
+// The first SIGTERM or SIGKILL to a hog before the witness itself ends things; a kernel thread's and the kernel's own count, too.
+static void put_signal(int64_t stopped) {
+    static char text[131072];
+    double at = 0;
+    int number = 0;
+    char from[32] = "";
+    if (read_text(TRACE "/trace", text, sizeof text) > 0)
+        for (char *line = strtok(text, "\n"); line && !*from; line = strtok(0, "\n")) {
+            char *what = strstr(line, ": signal_generate: sig="), *name = line + strspn(line, " ");
+            char *since = what;
+            while (since && since > line && since[-1] != ' ') since--;
+            char *pid = strchr(name, ' ');
+            while (pid && pid > name && *pid != '-') pid--;
+            if (*line == '#' || !what || !pid || atof(since) * 1e9 < (double)begun) continue;
+            if (atof(since) * 1e9 > (double)stopped) break;
+            at = atof(since), number = atoi(strchr(what, '=') + 1);
+            snprintf(from, sizeof from, "%.*s", (int)(pid - name), name);
+        }
+    if (!*from) { fputs("\"signal\":null,", answer); return; }
+    fprintf(answer, "\"signal\":{\"ms\":%.1f,\"number\":%d,\"from\":", at * 1e3 - (double)begun / 1e6, number);
+    put_string(from, strlen(from));
+    fputs("},", answer);
 }
 static void put_logs(void) {
     static char text[262144];
@@ -341,6 +379,7 @@ static int record(void) {
     sched_setscheduler(0, SCHED_FIFO, &first_of_all);
     write_text("/proc/self/oom_score_adj", "-1000");
     listen_to_processes();
+    trace_signals();
     kernel_log = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     lseek(kernel_log, 0, SEEK_END);
     int meminfo = open("/proc/meminfo", O_RDONLY | O_CLOEXEC), file = open("/run/beat", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -393,6 +432,7 @@ static int record(void) {
             subject_lives ? "true" : "false", ms(subject_end), subject_status & 127, subject_status >> 8 & 255, guard_rss, guard_locked);
     put_ends();
     put_kernel();
+    put_signal(stopped);
     put_logs();
     fputs("}\n", answer);
     fflush(answer);
