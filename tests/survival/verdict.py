@@ -132,5 +132,7 @@ def figures(facts: Facts) -> Facts:
         "dips": len(facts["dips"]),
         "kernel": [place for place, _ in kernel_kills(facts)],
         "guard_rss_mib": round(facts["subject"]["rss_kib"] / 1024, 1),
+        # Address space that is to stay in RAM, and what of it is there.
         "guard_locked_mib": round(facts["subject"]["locked_kib"] / 1024, 1),
+        "guard_pinned_mib": round(facts["subject"]["pinned_kib"] / 1024, 1),
     }

@@ -112,6 +112,7 @@ pub struct JobPolicy {
     /// What follows its end.
     pub restart: Restart,
     /// Shared memory that nobody has open goes with it, whatever ended it; else only if memory did.
+    #[serde(default)]
     pub leaves_nothing: bool,
 }
 

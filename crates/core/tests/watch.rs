@@ -21,6 +21,8 @@ struct World {
     said: Vec<Event>,
     done: Vec<Effect>,
     scans: u32,
+    /// Shared memory of the dead is removed at once.
+    sweeps: bool,
 }
 
 fn named(text: &str) -> [u8; 16] {
@@ -64,6 +66,7 @@ impl World {
             said: Vec::new(),
             done: Vec::new(),
             scans: 0,
+            sweeps: true,
         }
     }
 
@@ -94,7 +97,9 @@ impl World {
     /// One look, as a driver does it.
     fn look(&mut self) -> &mut World {
         let remains = self.held.map(|leader| {
-            let held: Vec<&Row> = self.rows.iter().filter(|row| row.who == leader).collect();
+            let group = leader.pid;
+            let of = |row: &&Row| row.who == leader || row.group == group;
+            let held: Vec<&Row> = self.rows.iter().filter(of).collect();
             let usage = held.iter().fold(Bytes::ZERO, |sum, row| sum.plus(row.private));
             Remains { processes: held.len() as u32, usage }
         });
@@ -106,6 +111,8 @@ impl World {
             match effect {
                 Effect::Hold(leader) => self.held = Some(leader),
                 Effect::Release => self.held = None,
+                Effect::Sweep if self.sweeps => self.watch.swept(),
+                Effect::Sweep => {}
                 Effect::Terminate | Effect::Kill => {}
             }
             self.done.push(effect);
@@ -498,4 +505,105 @@ fn scans_are_recorded_by_what_has_changed() {
     }
     let last = serde_json::to_string(&Input::Scan(Changes { before, now: &scans[4] })).unwrap();
     assert_eq!(last, r#"{"scan":{"all":false,"changed":[],"gone":[]}}"#);
+}
+
+#[test]
+fn the_job_of_another_oomguard_is_left_to_it_while_there_is_time() {
+    let guarded = |mib| Row { guarded: true, ..process(201, 200, 201, "train", mib) };
+    let begin = || {
+        let mut world = World::new(true);
+        world
+            .add(process(200, 100, 200, "oomguard", 5))
+            .add(guarded(100))
+            .add(process(300, 100, 300, "old", 5000));
+        world.look();
+        world.row(201).private = Bytes::mib(8000);
+        world
+    };
+    // That one acts in time; nobody else has to go for it.
+    let mut world = begin();
+    world.available(1900).run(SECOND, 0).end(201).available(9000).run(SECOND, 0);
+    assert_eq!((world.chosen(), world.done.len()), (vec![], 0));
+    // It does not: half of the reserve is gone.
+    let mut world = begin();
+    world.available(1900).run(SECOND, 0).available(1000).run(HALF, 0);
+    assert_eq!(world.chosen(), [(201, Reason::FastestGrowth)]);
+    // It does not, and nothing gets worse.
+    let mut world = begin();
+    world.available(1900).run(9 * SECOND, 0);
+    assert_eq!(world.chosen(), []);
+    world.run(2 * SECOND, 0);
+    assert_eq!(world.chosen(), [(201, Reason::FastestGrowth)]);
+}
+
+#[test]
+fn where_nothing_is_left_thrash_is_seen_before_anybody_feels_it() {
+    let mut world = World::new(true);
+    world.host.swap_free = Bytes::gib(8);
+    world.add(process(200, 100, 200, "wide", 8000)).available(1500).run(SECOND, 0);
+    // Stalled in between, with something left: a second is waited for.
+    world.run(Duration::from_millis(200), 90);
+    assert_eq!(world.chosen(), []);
+    world.available(50).run(Duration::from_millis(110), 50);
+    assert_eq!(world.chosen().len(), 1);
+    assert_eq!(world.signals(), [Effect::Kill]);
+}
+
+#[test]
+fn a_shortage_that_comes_close_finds_everybody_looked_at() {
+    let mut world = World::new(true);
+    world.add(process(200, 100, 200, "spike", 100)).look();
+    let mut scans = 0;
+    for step in 1..=100u64 {
+        world.row(200).private = Bytes::mib(100 + 85 * step);
+        scans = world.scans;
+        world.available(10 * 1024 - 85 * step).pass(Duration::from_millis(10), 0);
+        if world.host.available < Bytes::gib(2) {
+            break;
+        }
+    }
+    assert_eq!(world.scans, scans, "it was looked at a moment ago");
+    world.pass(Duration::ZERO, 0);
+    assert_eq!(world.signals(), [Effect::Kill], "and the second look is the host's alone");
+}
+
+#[test]
+fn shared_memory_of_the_dead_is_awaited_before_anybody_else_goes() {
+    let mut world = World::new(true);
+    world.sweeps = false;
+    let shared = Row { shared: Bytes::mib(7000), ..process(200, 100, 200, "shm", 10) };
+    world.add(shared).add(process(300, 100, 300, "other", 3000)).available(1900).run(2 * SECOND, 0);
+    world.end(200).run(2 * SECOND, 0);
+    assert_eq!(world.done.last(), Some(&Effect::Sweep));
+    // It comes back slowly, but it does.
+    for mib in [1970, 2040, 2110, 2180] {
+        world.available(mib).run(2 * SECOND, 0);
+    }
+    assert_eq!(world.chosen().len(), 1);
+    world.watch.swept();
+    world.available(9000).run(SECOND, 0);
+    assert_eq!((world.chosen().len(), world.done.last()), (1, Some(&Effect::Release)));
+    // Nobody removes it: after three seconds without a sign the next one goes.
+    let mut world = World::new(true);
+    world.sweeps = false;
+    world.add(shared).add(process(300, 100, 300, "other", 3000)).available(1900).run(2 * SECOND, 0);
+    world.end(200).run(5 * SECOND, 0);
+    assert_eq!(world.chosen().len(), 2);
+}
+
+#[test]
+fn a_family_of_which_some_have_ended_in_time_is_seen_to_its_end() {
+    let mut world = World::new(true);
+    world.add(process(200, 100, 200, "a", 2000)).add(process(201, 200, 200, "a", 2000)).look();
+    world.sink(1950).run(SECOND, 0);
+    // The leader goes on for a moment; what it has started does not.
+    world.end(201).available(3950).run(SECOND, 0);
+    assert!(!world.done.contains(&Effect::Release), "{:?}", world.said);
+    world.end(200).available(5950).run(SECOND, 0);
+    assert_eq!(world.signals(), [Effect::Terminate]);
+    assert!(
+        world.said.iter().any(|event| matches!(event, Event::Back { complete: true, .. })),
+        "{:?}",
+        world.said
+    );
 }

@@ -262,7 +262,7 @@ static int start(const char *place, const char *log, const char *command) {
 struct dip { int64_t from, to, least_at, turned; long least, low; };
 static struct dip dips[DIPS];
 static int dip_count;
-static long total, first, least, final_kib, guard_rss, guard_locked;
+static long total, first, least, final_kib, guard_rss, guard_locked, guard_pinned;
 static int64_t begun, least_at, subject_end = -1;
 static int subject_pid, subject_status, in_dip;
 
@@ -286,6 +286,10 @@ static void look_at_guard(void) {
     snprintf(path, sizeof path, "/proc/%d/status", subject_pid);
     if (read_text(path, text, sizeof text) <= 0) return;
     long rss = number_after(text, "VmRSS:"), locked = number_after(text, "VmLck:");
+    // Really in RAM and locked there; `VmLck` counts all address space that may become so.
+    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", subject_pid);
+    long pinned = read_text(path, text, sizeof text) > 0 ? number_after(text, "Locked:") : 0;
+    if (pinned > guard_pinned) guard_pinned = pinned;
     if (rss > guard_rss) guard_rss = rss;
     if (locked > guard_locked) guard_locked = locked;
 }
@@ -428,8 +432,8 @@ static int record(void) {
             (double)widest / 1e6, before, (long long)beat->beats);
     fprintf(answer, "\"bystander_alive\":%s,\"hogs_ever\":%d,\"hogs_left\":%d,\"witness_late_ms\":%.1f,", !bystander_pid ? "null" : bystander_lives ? "true" : "false",
             hogs_ever, hogs_left, (double)late / 1e6);
-    fprintf(answer, "\"subject\":{\"pid\":%d,\"alive\":%s,\"ms\":%.1f,\"signal\":%d,\"code\":%d,\"rss_kib\":%ld,\"locked_kib\":%ld},", subject_pid,
-            subject_lives ? "true" : "false", ms(subject_end), subject_status & 127, subject_status >> 8 & 255, guard_rss, guard_locked);
+    fprintf(answer, "\"subject\":{\"pid\":%d,\"alive\":%s,\"ms\":%.1f,\"signal\":%d,\"code\":%d,\"rss_kib\":%ld,\"locked_kib\":%ld,\"pinned_kib\":%ld},", subject_pid,
+            subject_lives ? "true" : "false", ms(subject_end), subject_status & 127, subject_status >> 8 & 255, guard_rss, guard_locked, guard_pinned);
     put_ends();
     put_kernel();
     put_signal(stopped);

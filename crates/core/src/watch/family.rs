@@ -27,6 +27,8 @@ pub struct Family {
     pub took: Bytes,
     /// The most careful thing that was said of one of them.
     pub standing: Standing,
+    /// Another oomguard looks after one of them.
+    pub guarded: bool,
 }
 
 /// What is remembered of a process.
@@ -181,12 +183,14 @@ impl Families {
                     usage: Bytes::ZERO,
                     took: Bytes::ZERO,
                     standing: row.standing,
+                    guarded: false,
                 });
             }
             let at_list = self.order[root] as usize;
             let (family, shared, known) =
                 (&mut self.list[at_list], &mut self.shared[at_list], &self.known[at]);
             family.processes += 1;
+            family.guarded |= row.guarded;
             family.leader = family.leader.older(row.who);
             family.usage = family.usage.plus(row.private.minus(known.inherited));
             family.took = family.took.plus(row.private.minus(known.inherited.max(known.old[0])));

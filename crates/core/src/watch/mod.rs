@@ -8,11 +8,10 @@ mod family;
 pub mod recording;
 mod row;
 mod shortage;
+mod words;
 
 use std::collections::VecDeque;
 use std::time::Duration;
-
-use serde::{Deserialize, Serialize};
 
 use crate::clock::Instant;
 use crate::event::Level;
@@ -25,6 +24,7 @@ pub use choose::Choice;
 pub use family::{Families, Family, newcomers};
 pub use row::{Row, Standing, Who, expose};
 pub use shortage::Shortage;
+pub use words::{Effect, Event, Policy, Remains};
 
 use choose::choose;
 use shortage::Gauge;
@@ -47,101 +47,23 @@ const WHILE_LOW: Duration = Duration::from_millis(100);
 const SCAN_IDLE: Duration = Duration::from_secs(10);
 /// And below the warning threshold.
 const SCAN_WARNED: Duration = Duration::from_secs(2);
+/// At this growth the shortage is so near that everybody is looked at before it begins.
+const CLOSE: Duration = Duration::from_millis(100);
+/// And again after this.
+const SCAN_CLOSE: Duration = Duration::from_millis(50);
+/// A scan this old is believed in a shortage: who was born since belongs to the family of its parent or its group.
+const FRESH: Duration = Duration::from_millis(100);
+/// The job of another oomguard is left to that one for so long, as long as half of the reserve is left.
+const LEFT_TO_OTHERS: Duration = Duration::from_secs(10);
 /// Families that did not die, remembered so that none is chosen twice.
 const MOST_SPENT: usize = 64;
-
-/// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Policy {
-    /// The thresholds.
-    pub host: HostPolicy,
-    /// From SIGTERM to SIGKILL, if there is so much time.
-    pub grace: Duration,
-    /// Act; else only say.
-    pub enforce: bool,
-}
-
-/// What is left of the victim.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Remains {
-    /// Its processes that live.
-    pub processes: u32,
-    /// What these still use.
-    pub usage: Bytes,
-}
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Take hold of this family; [`Watch::look`] is told of its remains from now on.
-    Hold(Who),
-    /// SIGTERM to all of it.
-    Terminate,
-    /// SIGKILL to all of it, and to what it has started meanwhile.
-    Kill,
-    /// Let it be: it is gone, or the shortage is over without it.
-    Release,
-}
-
-/// What there is to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The level changed.
-    Level {
-        /// Before.
-        from: Level,
-        /// Now.
-        to: Level,
-        /// Available now.
-        available: Bytes,
-    },
-    /// A family was chosen.
-    Chosen {
-        /// Which, and why this one.
-        choice: Choice,
-        /// What is short.
-        shortage: Shortage,
-        /// Bytes per second that it took.
-        rate: Bytes,
-        /// Available now.
-        available: Bytes,
-        /// It is also acted on.
-        enforced: bool,
-    },
-    /// It was sent SIGTERM.
-    Terminate {
-        /// What it uses.
-        usage: Bytes,
-        /// Until SIGKILL at the latest.
-        grace: Duration,
-    },
-    /// It was sent SIGKILL.
-    Kill {
-        /// What it uses.
-        usage: Bytes,
-        /// Available now.
-        available: Bytes,
-        /// It had its SIGTERM and all of its grace.
-        after_grace: bool,
-    },
-    /// The wait for its memory is over.
-    Back {
-        /// Since SIGKILL, or since SIGTERM if that was enough.
-        after: Duration,
-        /// All of it is gone.
-        complete: bool,
-    },
-    /// Short, and nobody who may go could help.
-    NoVictim {
-        /// Available now.
-        available: Bytes,
-    },
-}
 
 /// The victim of this shortage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Victim {
     leader: Who,
+    /// How many it was.
+    processes: u32,
     /// When it was signalled last.
     since: Instant,
     /// When some of its memory was last seen to come back.
@@ -149,14 +71,25 @@ struct Victim {
     held: Bytes,
     /// Available once all of it is back.
     expected: Bytes,
+    /// The most that was available since it was gone.
+    best: Bytes,
+    sweep: Sweep,
+}
+
+/// Where the removal of its shared memory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sweep {
+    NotAsked,
+    UnderWay,
+    Done,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     #[default]
     Idle,
-    /// Short; the next look, which comes at once, decides.
-    Confirm,
+    /// Short, and this one is to go, if it still is at the next look, which comes at once.
+    Confirm(Choice),
     /// SIGTERM was sent.
     Acting(Victim),
     /// SIGKILL was sent, or it ended by itself: its memory is awaited.
@@ -177,6 +110,8 @@ pub struct Watch {
     stage: Stage,
     looked: Option<Instant>,
     scanned: Option<Instant>,
+    /// When the present shortage began.
+    short_since: Option<Instant>,
     spent: VecDeque<Who>,
     effects: VecDeque<Effect>,
     events: VecDeque<Event>,
@@ -195,6 +130,7 @@ impl Watch {
             stage: Stage::Idle,
             looked: None,
             scanned: None,
+            short_since: None,
             spent: VecDeque::with_capacity(MOST_SPENT),
             effects: VecDeque::with_capacity(8),
             events: VecDeque::with_capacity(16),
@@ -210,7 +146,7 @@ impl Watch {
         let HostPolicy { reserve, warning, worst_rate } = self.policy.host;
         let latest = if self.available < warning { LATEST_WARNED } else { LATEST };
         match self.stage {
-            Stage::Confirm => Duration::ZERO,
+            Stage::Confirm(_) => Duration::ZERO,
             Stage::Acting(_) | Stage::Settle(_) => WHILE_BRAKING,
             Stage::Said { .. } => {
                 (time_to_use(self.available, worst_rate) / 2).clamp(WHILE_BRAKING, WHILE_LOW)
@@ -244,7 +180,7 @@ impl Watch {
     }
 
     /// The host was read, and what is left of the victim, if one is held. Whether a scan of all processes is wanted
-    /// before anything is decided: [`Watch::scan`] is to follow at once.
+    /// before anything else is decided: [`Watch::scan`] is to follow at once.
     pub fn look(&mut self, now: Instant, host: &HostSample, remains: Option<Remains>) -> bool {
         self.looked = Some(now);
         self.available = host.available;
@@ -254,21 +190,37 @@ impl Watch {
         if let Some(remains) = remains {
             self.follow_victim(now, remains);
         }
-        if self.gauge.short().is_none() && matches!(self.stage, Stage::Confirm | Stage::Said { .. }) {
-            self.stage = Stage::Idle;
+        if self.gauge.short().is_none() {
+            self.short_since = None;
+            if matches!(self.stage, Stage::Confirm(_) | Stage::Said { .. }) {
+                self.stage = Stage::Idle;
+            }
+        } else if self.short_since.is_none() {
+            self.short_since = Some(now);
         }
-        self.wants_scan(now)
+        let wants_scan = self.wants_scan(now);
+        if !wants_scan {
+            self.step(now);
+        }
+        wants_scan
     }
 
     fn wants_scan(&self, now: Instant) -> bool {
         let every = if self.available < self.policy.host.warning { SCAN_WARNED } else { SCAN_IDLE };
-        let due = self.scanned.is_none_or(|scanned| now.since(scanned) >= every);
+        let older_than = |age| self.scanned.is_none_or(|scanned| now.since(scanned) >= age);
         match self.stage {
-            Stage::Idle => due || self.gauge.short().is_some(),
-            Stage::Confirm => true,
-            Stage::Said { .. } => due,
-            Stage::Acting(_) | Stage::Settle(_) => false,
+            Stage::Idle if self.gauge.short().is_some() => older_than(FRESH),
+            Stage::Idle => older_than(every) || (self.is_close() && older_than(SCAN_CLOSE)),
+            Stage::Said { .. } => older_than(every),
+            Stage::Confirm(_) | Stage::Acting(_) | Stage::Settle(_) => false,
         }
+    }
+
+    /// A shortage is about to begin.
+    fn is_close(&self) -> bool {
+        let HostPolicy { reserve, warning, .. } = self.policy.host;
+        let (room, rate) = (self.available.minus(reserve), self.growth.rate());
+        self.available < warning && room > Bytes::ZERO && time_to_use(room, rate) < CLOSE
     }
 
     /// All processes, in order of their ids; a step is taken.
@@ -277,18 +229,32 @@ impl Watch {
         let at_ease = self.available >= self.policy.host.warning;
         self.families.update(now, rows, at_ease);
         self.spent.retain(|who| rows.binary_search_by_key(who, |row| row.who).is_ok());
+        self.step(now);
+    }
+
+    /// In a shortage: chooses, and acts on what was chosen at the look before.
+    fn step(&mut self, now: Instant) {
         let Some(shortage) = self.gauge.short() else { return };
-        self.stage = match (self.stage, self.choice()) {
-            (Stage::Idle, Some(_)) => Stage::Confirm,
-            (Stage::Idle | Stage::Confirm, None) => {
-                self.events.push_back(Event::NoVictim { available: self.available });
-                Stage::Said { helpless: true }
-            }
-            (Stage::Confirm, Some(choice)) => self.brake(now, shortage, choice),
+        self.stage = match self.stage {
+            Stage::Confirm(choice) => self.brake(now, shortage, choice),
+            Stage::Idle => match self.choice() {
+                Some(choice) if self.is_left_to_others(now, &choice.family) => Stage::Idle,
+                Some(choice) => Stage::Confirm(choice),
+                None => {
+                    self.events.push_back(Event::NoVictim { available: self.available });
+                    Stage::Said { helpless: true }
+                }
+            },
             // Somebody who can help has turned up.
-            (Stage::Said { helpless: true }, Some(_)) => Stage::Confirm,
-            (stage, _) => stage,
+            Stage::Said { helpless: true } => self.choice().map_or(self.stage, Stage::Confirm),
+            stage => stage,
         };
+    }
+
+    /// Another guard is about to end it. Half of its reserve is where that guard's jobs meet the kernel's wall.
+    fn is_left_to_others(&self, now: Instant, family: &Family) -> bool {
+        let in_time = self.short_since.is_some_and(|since| now.since(since) < LEFT_TO_OTHERS);
+        family.guarded && in_time && self.available >= Bytes(self.policy.host.reserve.0 / 2)
     }
 
     fn choice(&mut self) -> Option<Choice> {
@@ -308,13 +274,22 @@ impl Watch {
         if !enforced {
             return Stage::Said { helpless: false };
         }
-        let Family { leader, usage, .. } = choice.family;
+        let Family { leader, usage, processes, .. } = choice.family;
         if self.spent.len() == MOST_SPENT {
             self.spent.pop_front();
         }
         self.spent.push_back(leader);
         self.effects.push_back(Effect::Hold(leader));
-        let victim = Victim { leader, since: now, moved: now, held: usage, expected: available.plus(usage) };
+        let victim = Victim {
+            leader,
+            processes,
+            since: now,
+            moved: now,
+            held: usage,
+            expected: available.plus(usage),
+            best: Bytes::ZERO,
+            sweep: Sweep::NotAsked,
+        };
         if self.time_left() <= TIME_TO_TERMINATE || self.policy.grace == Duration::ZERO {
             return self.kill(now, victim, usage, false);
         }
@@ -333,6 +308,10 @@ impl Watch {
         let short = self.gauge.short().is_some();
         self.stage = match self.stage {
             Stage::Acting(victim) if remains.processes == 0 => Stage::Settle(Victim { moved: now, ..victim }),
+            // Some of it have ended, which was enough: the others are on their way.
+            Stage::Acting(victim) if !short && remains.processes < victim.processes => {
+                Stage::Settle(Victim { moved: now, ..victim })
+            }
             Stage::Acting(victim) if !short => self.release(now, victim, false),
             Stage::Acting(victim) => {
                 let after_grace = now.since(victim.since) >= self.policy.grace;
@@ -353,14 +332,27 @@ impl Watch {
         if remains.usage.plus(Bytes::mib(16)) <= victim.held {
             (victim.held, victim.moved) = (remains.usage, now);
         }
-        let patient = now.since(victim.moved) < MEMORY_BACK_WAIT;
         let gone = remains.processes == 0;
+        if gone && victim.sweep == Sweep::NotAsked {
+            (victim.moved, victim.best, victim.sweep) = (now, self.available, Sweep::UnderWay);
+            self.effects.push_back(Effect::Sweep);
+        } else if gone && self.available >= victim.best.plus(Bytes::mib(64)) {
+            (victim.moved, victim.best) = (now, self.available);
+        }
+        let patient = now.since(victim.moved) < MEMORY_BACK_WAIT;
         // Gone, but the kernel does not count all of its pages yet, unless somebody else has taken them.
         let hidden = short && victim.expected >= self.policy.host.reserve && self.time_left() > NO_TIME;
         match (gone, patient) {
             (false, true) => Stage::Settle(victim),
-            (true, true) if hidden => Stage::Settle(victim),
+            (true, true) if hidden || victim.sweep == Sweep::UnderWay => Stage::Settle(victim),
             _ => self.release(now, victim, gone),
+        }
+    }
+
+    /// What the victim left in shared memory is removed, as far as it could be.
+    pub fn swept(&mut self) {
+        if let Stage::Settle(victim) = &mut self.stage {
+            victim.sweep = Sweep::Done;
         }
     }
 

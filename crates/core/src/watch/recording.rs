@@ -16,6 +16,8 @@ pub enum Input<'a> {
     Look(&'a HostSample, Option<Remains>),
     /// [`super::Watch::scan`].
     Scan(Changes<'a>),
+    /// [`super::Watch::swept`].
+    Swept,
 }
 
 /// A scan, and the one before it if the reader knows that.
@@ -58,6 +60,8 @@ pub enum Kept {
     Look(HostSample, Option<Remains>),
     /// [`super::Watch::scan`], once applied to the rows of the scan before.
     Scan(Scan),
+    /// [`super::Watch::swept`].
+    Swept,
 }
 
 /// What a scan has changed.

@@ -56,7 +56,7 @@ pub struct Row {
     pub space: Bytes,
     /// Anonymous memory, swapped out or not. Pages that a fork shares with its parent count in both.
     pub private: Bytes,
-    /// Shared memory that it has mapped and touched.
+    /// Shared memory that it has mapped and touched, or holds open in `/dev/shm`.
     pub shared: Bytes,
     /// `oom_score_adj`; -1000 says never.
     pub oom_score_adj: i16,
@@ -64,10 +64,12 @@ pub struct Row {
     pub standing: Standing,
     /// Its name protects it no more: see [`expose`].
     pub exposed: bool,
+    /// A job of another oomguard, which looks after it: it is left to that one while half of the reserve is left.
+    pub guarded: bool,
 }
 
 /// How a recording writes a row: an array, since a scan has thousands of them. The name is two numbers.
-type Packed = (Who, [u32; 3], [bool; 3], [u64; 2], [u32; 2], [Bytes; 3], i16, Standing);
+type Packed = (Who, [u32; 3], [bool; 4], [u64; 2], [u32; 2], [Bytes; 3], i16, Standing);
 
 impl From<Row> for Packed {
     fn from(row: Row) -> Packed {
@@ -75,7 +77,7 @@ impl From<Row> for Packed {
         (
             row.who,
             [row.parent, row.group, row.session],
-            [row.has_terminal, row.is_kernel, row.exposed],
+            [row.has_terminal, row.is_kernel, row.exposed, row.guarded],
             [half(0), half(8)],
             [row.uid, row.cgroup],
             [row.space, row.private, row.shared],
@@ -88,7 +90,7 @@ impl From<Row> for Packed {
 impl From<Packed> for Row {
     fn from(packed: Packed) -> Row {
         let (who, [parent, group, session], flags, name, ids, sizes, oom_score_adj, standing) = packed;
-        let [has_terminal, is_kernel, exposed] = flags;
+        let [has_terminal, is_kernel, exposed, guarded] = flags;
         let name = name.map(u64::to_le_bytes);
         let ([uid, cgroup], [space, private, shared]) = (ids, sizes);
         Row {
@@ -107,6 +109,7 @@ impl From<Packed> for Row {
             oom_score_adj,
             standing,
             exposed,
+            guarded,
         }
     }
 }

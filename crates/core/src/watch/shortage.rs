@@ -19,6 +19,8 @@ const THRASH_PERCENT: u64 = 30;
 const SLOW_SWAP_PERCENT: u64 = 10;
 /// Stall time is judged over at least this long.
 const WINDOW: Duration = Duration::from_secs(1);
+/// And where next to nothing is available, which is when everybody stands still: a second is for them to feel.
+const LAST_WINDOW: Duration = Duration::from_millis(25);
 
 /// What is short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +39,8 @@ pub(super) struct Gauge {
     /// Percent of the last window.
     stalled: u64,
     low: bool,
+    /// Next to nothing is available.
+    last: bool,
     short: Option<Shortage>,
 }
 
@@ -51,11 +55,11 @@ impl Gauge {
         self.low = host.available < if self.low { enough } else { policy.reserve };
         let warned = host.available < policy.warning;
         let swap_has_room = host.swap_free >= policy.reserve && policy.reserve > Bytes::ZERO;
+        // In a window as short as the last one, so little is nothing.
+        let slow = if self.last { THRASH_PERCENT } else { SLOW_SWAP_PERCENT };
         self.short = if self.low && !swap_has_room {
             Some(Shortage::Memory)
-        } else if (warned && self.stalled >= THRASH_PERCENT)
-            || (self.low && self.stalled >= SLOW_SWAP_PERCENT)
-        {
+        } else if (warned && self.stalled >= THRASH_PERCENT) || (self.low && self.stalled >= slow) {
             Some(Shortage::Thrash)
         } else {
             None
@@ -65,16 +69,22 @@ impl Gauge {
     fn follow_stalls(&mut self, now: Instant, host: &HostSample, policy: &HostPolicy) {
         if host.available >= policy.warning {
             // Stalls with memory to spare say nothing about those to come without.
-            (self.anchor, self.stalled) = (None, 0);
+            (self.anchor, self.stalled, self.last) = (None, 0, false);
             return;
         }
         let Some(stalled) = host.stalled_us.known() else { return };
+        let last = host.available < Bytes(policy.reserve.0 / if self.last { 8 } else { 16 });
+        if std::mem::replace(&mut self.last, last) != last {
+            // What is known was judged by another measure.
+            (self.anchor, self.stalled) = (Some((now, stalled)), 0);
+            return;
+        }
         let Some((since, before)) = self.anchor else {
             self.anchor = Some((now, stalled));
             return;
         };
         let elapsed = now.since(since);
-        if elapsed >= WINDOW {
+        if elapsed >= if last { LAST_WINDOW } else { WINDOW } {
             self.stalled = stalled.saturating_sub(before) * 100 / (nanos(elapsed) / 1000).max(1);
             self.anchor = Some((now, stalled));
         }

@@ -196,7 +196,7 @@ impl Guard {
         let hand = &self.hands[job.index()];
         let grip =
             hand.leaf.as_ref().and(self.parent.as_ref()).and_then(|parent| parent.leaf(&hand.name).ok());
-        let begun = grip.map_or(Ok(false), |leaf| self.sweeper.begin(job, leaf, hand.born));
+        let begun = grip.map_or(Ok(false), |leaf| self.sweeper.sweep_leaf(job, leaf, hand.born));
         if let Err(error) = &begun {
             self.note(Notice::EffectFailed {
                 job: Some(job),

@@ -1,16 +1,16 @@
 //! Shared memory that a job left behind is removed on a thread of its own, for gigabytes take the kernel seconds: at
 //! the guard's priority a machine with one core would stand still for that long.
 //!
-//! Removes only what [`shm::orphans`] says, as long as the dead job's cgroup is charged for it. Runs at ordinary
+//! Removes only what [`shm::orphans`] says: as long as the dead job's cgroup is charged for it, or what it was seen to use. Runs at ordinary
 //! priority, so that it may be late; the engine waits for its word and for the memory, not for the thread.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use oomguard_core::{Bytes, JobId};
 use oomguard_sys::cgroup::Leaf;
-use oomguard_sys::shm;
+use oomguard_sys::shm::{self, FileId};
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::error::Error;
@@ -49,19 +49,36 @@ impl Sweeper {
 
     /// Begins with what was left by a job that was started at `born` and is still charged to its `leaf`; whether
     /// there is anything to do. An error if no thread can be had.
-    pub(super) fn begin(&self, job: JobId, leaf: Leaf, born: SystemTime) -> std::io::Result<bool> {
+    pub(super) fn sweep_leaf(&self, job: JobId, leaf: Leaf, born: SystemTime) -> std::io::Result<bool> {
         if charged(&leaf) < WORTH_REMOVING {
             return Ok(false);
         }
+        self.begin(job, move || remove_charged(&leaf, born)).map(|()| true)
+    }
+
+    /// Begins with those of these files that nobody uses any more; whether there is anything to do. An error as above.
+    pub(super) fn sweep_files(&self, job: JobId, files: &[FileId]) -> std::io::Result<bool> {
+        if files.is_empty() {
+            return Ok(false);
+        }
+        let files = files.to_vec();
+        self.begin(job, move || remove_seen(&files)).map(|()| true)
+    }
+
+    fn begin(
+        &self,
+        job: JobId,
+        sweep: impl FnOnce() -> (u32, Bytes) + Send + 'static,
+    ) -> std::io::Result<()> {
         let (tell, bell) = (self.tell.clone(), self.bell.try_clone()?);
-        let sweep = move || {
-            let (files, bytes) = remove_orphans(&leaf, born);
+        let work = move || {
+            let (files, bytes) = sweep();
             // Nobody listens any more where the guard has ended.
             let _ = tell.send(Swept { job, files, bytes });
             let _ = rustix::io::write(&bell, &1u64.to_ne_bytes());
         };
-        std::thread::Builder::new().name("oomguard-sweep".to_owned()).stack_size(STACK).spawn(sweep)?;
-        Ok(true)
+        std::thread::Builder::new().name("oomguard-sweep".to_owned()).stack_size(STACK).spawn(work)?;
+        Ok(())
     }
 
     /// The next that is done.
@@ -78,7 +95,7 @@ fn charged(leaf: &Leaf) -> Bytes {
 /// Shared-memory files of our user that are younger than the job and that no living process has open, as long as
 /// the dead job's cgroup is still charged for so much: a file of somebody else is charged to somebody else. Largest
 /// first, because they are what it died of.
-fn remove_orphans(leaf: &Leaf, born: SystemTime) -> (u32, Bytes) {
+fn remove_charged(leaf: &Leaf, born: SystemTime) -> (u32, Bytes) {
     let mut removed = (0, Bytes::ZERO);
     let uid = rustix::process::getuid().as_raw();
     let mut orphans = shm::orphans(&[], born, uid, true).unwrap_or_default();
@@ -91,6 +108,20 @@ fn remove_orphans(leaf: &Leaf, born: SystemTime) -> (u32, Bytes) {
             if charged(leaf) > before.minus(Bytes(orphan.file.allocated.0 / 2)) {
                 break;
             }
+        }
+    }
+    removed
+}
+
+/// Those of these files that no living process has open, whoever made them and when.
+fn remove_seen(files: &[FileId]) -> (u32, Bytes) {
+    // No file is changed after the end of time, and none belongs to nobody: what was not seen is no orphan.
+    let never = SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 40);
+    let orphans = shm::orphans(files, never, u32::MAX, true).unwrap_or_default();
+    let mut removed = (0, Bytes::ZERO);
+    for orphan in orphans.iter().filter(|orphan| orphan.file.allocated >= WORTH_REMOVING) {
+        if shm::remove(orphan).unwrap_or(false) {
+            removed = (removed.0 + 1, removed.1.plus(orphan.file.allocated));
         }
     }
     removed

@@ -1,6 +1,7 @@
 //! A family that has been chosen, held by pidfds: a signal reaches it and nobody else.
 //!
-//! Touches the pidfds and `statm` of its members, kept open. Never looks for further members by itself, never reaps.
+//! Touches the pidfds and `statm` of its members, kept open, and asks once which files of `/dev/shm` they use. Never looks
+//! for further members by itself, never reaps, never allocates for less than a thousand members.
 
 use std::path::Path;
 
@@ -8,9 +9,11 @@ use oomguard_core::Bytes;
 use oomguard_core::watch::{Remains, Who};
 
 use super::error::Result;
+use super::open_shm::OpenShm;
 use super::process::{Process, Signal};
 use super::procfs::Procfs;
 use super::reaper::Reaper;
+use super::shm::FileId;
 use super::tree::member::Member;
 
 /// The family.
@@ -18,19 +21,41 @@ use super::tree::member::Member;
 pub struct Held {
     proc: Procfs,
     members: Vec<Member>,
+    shm: Option<OpenShm>,
+    files: Vec<FileId>,
 }
+
+/// Files in `/dev/shm` of one family that are remembered.
+const MOST_FILES: usize = 256;
 
 impl Held {
     /// Nobody yet, with room for a large family.
     pub fn new() -> Result<Held> {
-        Ok(Held { proc: Procfs::open(Path::new("/proc"))?, members: Vec::with_capacity(256) })
+        Ok(Held {
+            proc: Procfs::open(Path::new("/proc"))?,
+            members: Vec::with_capacity(1024),
+            shm: OpenShm::open(Path::new("/dev/shm")).ok(),
+            files: Vec::with_capacity(MOST_FILES),
+        })
     }
 
     /// Takes hold of one process: 15 us. An error if it is gone, or its number is another one's now.
     pub fn add(&mut self, who: Who) -> Result<()> {
-        let process = Process::adopt(who.pid, who.start)?;
+        let process = Process::adopt_in(&self.proc, who.pid, who.start)?;
         self.members.push(Member::new(&self.proc, process));
         Ok(())
+    }
+
+    /// Remembers which files of `/dev/shm` this member uses; once it is dead nobody can tell. 50 us and more.
+    pub fn remember_shm(&mut self, who: Who) {
+        if let Some(shm) = &self.shm {
+            shm.used_by(&self.proc, who.pid, &mut self.files);
+        }
+    }
+
+    /// The files that were remembered.
+    pub fn files(&self) -> &[FileId] {
+        &self.files
     }
 
     /// Whether this process is held.
@@ -46,6 +71,7 @@ impl Held {
     /// Lets all go.
     pub fn clear(&mut self) {
         self.members.clear();
+        self.files.clear();
     }
 
     /// Who still lives, and what is resident of them. Two system calls a member, no allocation.

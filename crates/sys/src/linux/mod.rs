@@ -29,6 +29,7 @@ pub mod wait;
 pub mod zoneinfo;
 
 mod kept;
+mod open_shm;
 mod procfs;
 mod text;
 

@@ -56,15 +56,20 @@ pub(super) fn capabilities(status: &str) -> Option<u64> {
     status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
 }
 
-/// Keeps our memory in RAM. Pages are locked when they are touched, so our resident set does not grow by it.
-pub fn lock_memory() -> Result<Locked> {
-    let_go_of_code();
-    // Threads started later share one heap: each other arena of glibc maps 64 MiB, and all of it would be locked.
+/// Has all threads share one heap: each other arena of glibc maps 64 MiB, which all counts as locked. Before the first
+/// thread is started.
+pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: a documented setting of this process's allocator, two integers.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
+}
+
+/// Keeps our memory in RAM. Pages are locked when they are touched, so our resident set does not grow by it.
+pub fn lock_memory() -> Result<Locked> {
+    let_go_of_code();
+    share_one_heap();
     const CAP_IPC_LOCK: u32 = 14;
     let free = has_capability(CAP_IPC_LOCK) || getrlimit(Resource::Memlock).current.is_none();
     let now = MlockAllFlags::CURRENT | MlockAllFlags::ONFAULT;

@@ -67,7 +67,12 @@ impl Process {
 
     /// Opens the process that had this pid and start time, and refuses any other that has the pid now.
     pub fn adopt(pid: u32, start: u64) -> Result<Process> {
-        let process = Process::open(pid)?;
+        Process::adopt_in(&Procfs::open(Path::new("/proc"))?, pid, start)
+    }
+
+    /// The same with an open procfs; no allocation.
+    pub(crate) fn adopt_in(proc: &Procfs, pid: u32, start: u64) -> Result<Process> {
+        let process = Process::open_in(proc, pid)?;
         if process.start == start { Ok(process) } else { Err(other_process(pid)) }
     }
 

@@ -82,9 +82,37 @@ impl Procfs {
 
     /// Opens one file of one process.
     pub(crate) fn open_file(&self, pid: u32, file: &str) -> rustix::io::Result<OwnedFd> {
+        self.open_with(pid, file, OFlags::RDONLY | OFlags::CLOEXEC)
+    }
+
+    fn open_with(&self, pid: u32, file: &str, flags: OFlags) -> rustix::io::Result<OwnedFd> {
         let name = Line::<48>::new().number(u64::from(pid)).text(b"/").text(file.as_bytes()).text(b"\0");
         let name = name.bytes().and_then(|b| std::ffi::CStr::from_bytes_with_nul(b).ok());
-        openat(&self.dir, name.ok_or(Errno::NAMETOOLONG)?, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+        openat(&self.dir, name.ok_or(Errno::NAMETOOLONG)?, flags, Mode::empty())
+    }
+
+    /// Opens one folder of one process.
+    pub(crate) fn open_dir(&self, pid: u32, folder: &str) -> rustix::io::Result<OwnedFd> {
+        self.open_with(pid, folder, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC)
+    }
+
+    /// Calls `each` with every line of one file of one process; one that is longer than 4 KiB in pieces. No allocation.
+    pub(crate) fn each_line(&self, pid: u32, file: &str, mut each: impl FnMut(&[u8])) {
+        let Ok(fd) = self.open_file(pid, file) else { return };
+        let (mut space, mut kept) = ([0u8; 4096], 0);
+        while let Ok(read) = rustix::io::read(&fd, &mut space[kept..]) {
+            let full = kept + read;
+            let whole = match space[..full].iter().rposition(|b| *b == b'\n') {
+                Some(end) if read > 0 => end + 1,
+                _ => full,
+            };
+            text::lines(&space[..whole]).for_each(&mut each);
+            if read == 0 {
+                return;
+            }
+            space.copy_within(whole..full, 0);
+            kept = full - whole;
+        }
     }
 
     /// Reads the beginning of one file of one process into `space`: open, one read, close.

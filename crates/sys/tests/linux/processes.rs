@@ -69,3 +69,57 @@ fn who_has_ended_is_not_there() {
         find(processes.scan(false, false, |_| Standing::Ordinary).unwrap(), pid).is_none()
     });
 }
+
+fn stat(pid: u32, name: &str, parent: u32) -> String {
+    format!(
+        "{pid} ({name}) S {parent} 20 20 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {pid} 1073741824 1000 1 \n"
+    )
+}
+
+#[test]
+fn what_another_oomguard_has_started_is_known_as_guarded() {
+    let of =
+        [(10, "oomguard", 1), (20, "sh", 10), (30, "train", 20), (40, "train", 1), (50, "oomguard2", 40)];
+    let files: Vec<(String, String)> =
+        of.iter().map(|(pid, name, parent)| (format!("{pid}/stat"), stat(*pid, name, *parent))).collect();
+    let files: Vec<(&str, &str)> = files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    let proc = folder(&files);
+    let mut processes = Processes::open(proc.path()).unwrap();
+    let rows = processes.scan(false, false, |_| Standing::Ordinary).unwrap();
+    let guarded: Vec<u32> = rows.iter().filter(|row| row.guarded).map(|row| row.who.pid).collect();
+    assert_eq!(guarded, [20, 30]);
+}
+
+#[test]
+fn in_a_shortage_the_threads_of_the_kernel_are_passed_by() {
+    let kernel = "2 (kthreadd) S 0 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 3 0 0 1\n";
+    let proc = folder(&[("2/stat", kernel), ("20/stat", &stat(20, "train", 1))]);
+    let mut processes = Processes::open(proc.path()).unwrap();
+    let mut pids = |urgent| -> Vec<u32> {
+        let rows = processes.scan(urgent, false, |_| Standing::Ordinary).unwrap();
+        rows.iter().map(|row| row.who.pid).collect()
+    };
+    assert_eq!(pids(true), [2, 20], "nothing is known of them yet");
+    assert_eq!(pids(true), [20]);
+    assert_eq!(pids(false), [2, 20]);
+}
+
+#[test]
+fn a_file_in_shared_memory_counts_for_who_has_it_open_though_nobody_maps_it() {
+    let path = format!("/dev/shm/oomguard-test-{}-open", std::process::id());
+    let child =
+        shell(&format!("exec 3> {path}; head -c 48M /dev/zero >&3; echo > {path}.done; sleep 1000"), None);
+    let done = format!("{path}.done");
+    until("the file to be full", || Path::new(&done).exists());
+    let mut processes = Processes::open(Path::new("/proc")).unwrap();
+    let row =
+        processes.scan(false, false, |_| Standing::Ordinary).ok().and_then(|rows| find(rows, child.0.pid()));
+    let mut held = oomguard_sys::held::Held::new().unwrap();
+    let who = row.map(|row| row.who).unwrap();
+    held.add(who).unwrap();
+    held.remember_shm(who);
+    let files = held.files().len();
+    let _ = (std::fs::remove_file(&path), std::fs::remove_file(&done));
+    assert_eq!(row.unwrap().shared, Bytes::mib(48));
+    assert_eq!(files, 1);
+}

@@ -75,6 +75,7 @@ impl Play<'_> {
                 scan.apply(&mut self.rows);
                 self.watch.scan(now, &self.rows);
             }
+            Kept::Swept => self.watch.swept(),
         }
         while self.watch.poll_effect().is_some() {}
         while let Some(event) = self.watch.poll_event() {

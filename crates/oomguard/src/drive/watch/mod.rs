@@ -9,7 +9,7 @@ pub(super) mod told;
 use oomguard_core::recording::Made;
 use oomguard_core::watch::recording::{Changes, Input};
 use oomguard_core::watch::{Effect, Event, Policy, Row, Standing, Watch, Who, newcomers};
-use oomguard_core::{Enforcement, HostPolicy, HostSample, Instant, JobId};
+use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample, Instant, JobId};
 use oomguard_sys::held::Held;
 use oomguard_sys::process::Signal;
 use oomguard_sys::processes::{About, Processes};
@@ -17,6 +17,7 @@ use oomguard_sys::reaper::Reaper;
 use oomguard_sys::wait::{Interest, Poller, Signals};
 use oomguard_sys::{clock, oneself};
 
+use super::sweep::{Sweeper, Swept};
 use super::{Sensors, prepare, sensors};
 use crate::cli;
 use crate::error::Error;
@@ -27,6 +28,10 @@ use crate::target::Target;
 
 use service::Service;
 
+const SIGNALS: u64 = 0;
+const SWEPT: u64 = 1;
+/// Members that share less are not asked what: that takes time at the worst moment.
+const WORTH_ASKING: Bytes = Bytes::mib(16);
 /// Rounds of looking for what a dying family has started meanwhile.
 const ROUNDS: u32 = 8;
 
@@ -53,6 +58,7 @@ struct Guard {
     groups: Vec<u32>,
     acting: bool,
     reaper: Reaper,
+    sweeper: Sweeper,
     signals: Signals,
     poller: Poller,
     sinks: Sinks,
@@ -99,9 +105,12 @@ impl Guard {
         let host = policy(cli, &sensors.machine())?;
         let policy = Policy { host, grace: cli.grace, enforce: cli.enforce };
         let signals = Signals::block().map_err(|e| fail("watch for signals", e))?;
+        oneself::share_one_heap();
         let reaper = Reaper::start().map_err(|e| fail("start the helper that takes memory back", e))?;
         let mut poller = Poller::new();
-        poller.add(signals.fd(), Interest::Read, 0);
+        poller.add(signals.fd(), Interest::Read, SIGNALS);
+        let sweeper = Sweeper::new()?;
+        poller.add(sweeper.fd(), Interest::Read, SWEPT);
         let mut sinks = Sinks::new();
         match cli.json {
             true => sinks.add(JsonLines::stderr()),
@@ -131,6 +140,7 @@ impl Guard {
             groups: Vec::with_capacity(64),
             acting: false,
             reaper,
+            sweeper,
             signals,
             poller,
             sinks,
@@ -184,7 +194,11 @@ impl Guard {
             self.service.alive(now);
             let until = self.watch.next_look();
             let ready = self.poller.wait(until).map_err(|e| Error::new(format!("could not wait: {e}")))?;
-            if !ready.is_empty() && self.is_told_to_end()? {
+            let [signal, swept] = [SIGNALS, SWEPT].map(|token| ready.iter().any(|r| r.token == token));
+            if swept {
+                self.swept();
+            }
+            if signal && self.is_told_to_end()? {
                 return Ok(());
             }
         }
@@ -266,6 +280,7 @@ impl Guard {
                 self.complain("terminate", told, refused);
             }
             Effect::Kill => self.kill(),
+            Effect::Sweep => self.sweep(),
             Effect::Release => {
                 self.held.clear();
                 self.acting = false;
@@ -280,7 +295,38 @@ impl Guard {
         families.groups(rows, leader, &mut self.groups);
         for at in families.members(rows, leader) {
             // Who is gone need not be held.
-            let _ = self.held.add(rows[at].who);
+            let row = &rows[at];
+            if self.held.add(row.who).is_ok() && row.shared >= WORTH_ASKING {
+                self.held.remember_shm(row.who);
+            }
+        }
+    }
+
+    /// Has shared memory removed that only the dead have used.
+    fn sweep(&mut self) {
+        let begun = self.sweeper.sweep_files(self.job, self.held.files());
+        if let Err(error) = &begun {
+            let (job, error) = (Some(self.job), error.to_string());
+            self.tell(Notice::EffectFailed { job, effect: "sweep".to_owned(), error });
+        }
+        if !begun.unwrap_or(false) {
+            self.all_is_swept();
+        }
+    }
+
+    fn all_is_swept(&mut self) {
+        if let Some(tape) = &self.tape {
+            tape.input(clock::now(), Input::Swept);
+        }
+        self.watch.swept();
+    }
+
+    fn swept(&mut self) {
+        while let Some(Swept { job, files, bytes }) = self.sweeper.heard() {
+            if files > 0 {
+                self.tell(Notice::ShmRemoved { job: Some(job), files, bytes });
+            }
+            self.all_is_swept();
         }
     }
 
