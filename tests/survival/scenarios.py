@@ -46,7 +46,7 @@ class Scenario:
     # The guard is killed on purpose: then the kernel's wall around all jobs is what holds, unless there is an heir.
     guard_dies: bool = False
     heir: bool = False
-    # What the guilty worker runs under `up`, alone and in a shell, instead of `hog`; and what becomes of it when it
+    # What is run in a shell instead of `hog`, under `up` without an innocent worker; and what becomes of it when it
     # ends.
     shell: str = ""
     restart: str = "never"
@@ -138,6 +138,10 @@ SCENARIOS = {
         "-w 0 bomb 12", acts=((2000, "echo 100 > {jobs}/pids.max"), (2500, GO)),
         guards=("run", "reserve", "up", "watch"),
     ),
+    "guarded": Scenario(
+        "the job of another oomguard spikes under the eyes of `watch`: that one ends it, and nobody else",
+        "", shell="/bin/oomguard run --json -- /bin/hog -w 20% grow 0 150%", acts=((2500, GO),), guards=("watch",),
+    ),
     "unplugged": Scenario(
         "the memory controller is taken away from the jobs' cgroups, then a spike",
         "-w 20% grow 100 150%", acts=((2000, f"echo -memory > {ROOT}/cgroup.subtree_control"), (2500, GO)),
@@ -196,7 +200,9 @@ def plainly(scenario: Scenario, guard: str) -> list[tuple[int, str]]:
         return []
     apart = scenario.workers > 1 or any("{jobs}" in command for _, command in scenario.acts)
     enter = "d=/sys/fs/cgroup/guilty-{n}; mkdir $d; echo $$ > $d/cgroup.procs; " if apart else ""
-    hog = f"exec /bin/hog {scenario.each or scenario.hog}"
+    hog = (
+        f"export OOMGUARD_CGROUP_PARENT={PARENT}; exec {scenario.shell or f'/bin/hog {scenario.each or scenario.hog}'}"
+    )
     return [(BEGIN_MS, enter.replace("{n}", str(n)) + hog) for n in range(1, scenario.workers + 1)]
 
 

@@ -27,7 +27,9 @@ GOOD: dict[str, Any] = {
     "total_kib": 996600, "first_kib": 887932, "least_kib": 286116, "least_ms": 1146.3, "back_kib": 833728,
     "stopped_ms": 3058.1, "canary": {"alive": True, "widest_ms": 15.3, "before_ms": 10.7, "beats": 392},
     "bystander_alive": None, "hogs_ever": 1, "hogs_left": 0, "witness_late_ms": 6.9,
-    "subject": {"alive": False, "ms": 1556.4, "signal": 0, "code": 137, "rss_kib": 7012, "locked_kib": 4572, "pinned_kib": 1920},
+    "subject": {
+        "alive": False, "ms": 1556.4, "signal": 0, "code": 137, "rss_kib": 7012, "locked_kib": 4572, "pinned_kib": 1920
+    },
     "ends_lost": 0, "ends": [end("oomguard", 41.3, "/guard", 0), end("hog"), end("oomguard", 1556.4, "/guard", 0, 137)],
     "kernel_lost": 0, "kernel": [OWN_LIMIT], "dips": [], "signal": {"ms": 17.5, "number": 9, "from": "oomguard"},
 }  # fmt: skip

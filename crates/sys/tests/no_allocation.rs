@@ -6,9 +6,12 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
 
-use oomguard_core::Bytes;
+use oomguard_core::watch::{Effect, Policy, Standing, Watch};
+use oomguard_core::{Bytes, HostPolicy, HostSample, Reading, Why};
 use oomguard_sys::cgroup::{Ancestors, Limits};
+use oomguard_sys::held::Held;
 use oomguard_sys::process::{Process, Signal};
+use oomguard_sys::processes::Processes;
 use oomguard_sys::wait::{Interest, Poller};
 use oomguard_sys::{clock, meminfo, psi, reaper, tree, zoneinfo};
 
@@ -105,4 +108,64 @@ fn looking_at_a_tree_and_signalling_it_allocates_nothing() {
     assert_eq!(allocations(|| tree.signal_all(Signal::STOP)), 0);
     assert_eq!(allocations(|| tree.is_empty()), 0);
     assert_eq!(allocations(|| tree.signal_all(Signal::KILL)), 0);
+}
+
+#[test]
+fn from_a_shortage_of_the_whole_machine_to_the_kill_nothing_is_allocated() {
+    let child = support::shell("sleep 1000 & sleep 1000", None);
+    let (pid, start) = (child.0.pid(), child.0.start_time());
+    // One process, as large as is needed to be chosen; held and killed is the real one.
+    let stat = format!(
+        "{pid} (hog) S 1 {pid} {pid} 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 {start} 1073741824 131072 1 \n"
+    );
+    let status = "Uid:\t1000\t0\t0\t0\nRssAnon:\t  409600 kB\nRssShmem:\t 65536 kB\nVmSwap:\t 0 kB\n";
+    let file = |name: &str| format!("{pid}/{name}");
+    let proc = support::folder(&[
+        (&file("stat"), &stat),
+        (&file("status"), status),
+        (&file("cgroup"), "0::/people\n"),
+        (&file("oom_score_adj"), "0\n"),
+    ]);
+    let policy = HostPolicy { reserve: Bytes::gib(2), warning: Bytes::gib(4), worst_rate: Bytes::gib(8) };
+    let mut watch = Watch::new(Policy { host: policy, grace: std::time::Duration::ZERO, enforce: true });
+    let mut processes = Processes::open(proc.path()).unwrap();
+    let mut held = Held::new().unwrap();
+    let reaper = reaper::Reaper::start().unwrap();
+    let host = |available| HostSample {
+        available,
+        total: Bytes::gib(16),
+        swap_free: Bytes::ZERO,
+        charged: Reading::Unknown(Why::NotSupported),
+        stalled_us: Reading::Known(0),
+    };
+    let now = clock::now();
+    assert!(watch.look(now, &host(Bytes::gib(8)), None));
+    processes.scan(false, false, |_| Standing::Ordinary).unwrap();
+    watch.scan(now, processes.rows());
+    // Armed: a shortage, the look at everybody, the second look, the hold and the kill.
+    let later = now.after(std::time::Duration::from_secs(1));
+    let short = host(Bytes::gib(1));
+    let mut killed = 0;
+    let count = allocations(|| {
+        for _ in 0..2 {
+            if watch.look(later, &short, None) {
+                processes.scan(watch.is_short(), false, |_| Standing::Ordinary).unwrap();
+                watch.scan(later, processes.rows());
+            }
+        }
+        while let Some(effect) = watch.poll_effect() {
+            match effect {
+                Effect::Hold(leader) => {
+                    for at in watch.families().members(processes.rows(), leader) {
+                        held.add(processes.rows()[at].who).unwrap();
+                        held.remember_shm(processes.rows()[at].who);
+                    }
+                }
+                Effect::Kill => killed += held.kill(&reaper).0,
+                Effect::Terminate | Effect::Sweep | Effect::Release => {}
+            }
+        }
+        held.remains()
+    });
+    assert_eq!((killed, count), (1, 0));
 }

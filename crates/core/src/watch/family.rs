@@ -3,7 +3,7 @@
 //! A family is what a parent has started, and what shares its process group, within one cgroup and up to the next
 //! process that keeps unrelated others (init, a service manager, sshd, the shell of a terminal). So one job of a
 //! shell is one family, one service is one, one application of a desktop is one, and thirty children are not thirty.
-//! Nothing here decides who goes. Allocates only while the machine has more processes than ever before.
+//! Nothing here decides who goes. In a shortage it allocates only for more than some hundred new processes.
 
 use std::time::Duration;
 
@@ -13,6 +13,9 @@ use crate::units::Bytes;
 
 /// With less than the warning threshold available, growth is judged over this long to twice as long.
 const HALF_WINDOW: Duration = Duration::from_secs(30);
+
+/// At ease there is room for so many processes more: nothing is allocated in a shortage.
+const SPARE: usize = 256;
 
 /// Processes that belong together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +78,22 @@ impl Families {
         self.tie(rows);
         self.count(rows);
         self.mark(now, rows, at_ease);
+        if at_ease {
+            self.make_room(rows.len() + SPARE);
+        }
+    }
+
+    /// So many processes may there be before anything is allocated again.
+    fn make_room(&mut self, processes: usize) {
+        fn room<T>(list: &mut Vec<T>, processes: usize) {
+            list.reserve(processes.saturating_sub(list.len()));
+        }
+        room(&mut self.known, processes);
+        room(&mut self.before, processes);
+        room(&mut self.roots, processes);
+        room(&mut self.order, processes);
+        room(&mut self.list, processes);
+        room(&mut self.shared, processes);
     }
 
     /// All families that could be chosen, in no particular order.

@@ -259,7 +259,7 @@ impl Guard {
         }
     }
 
-    /// Whether it could be done. In a shortage nothing that was kept is believed.
+    /// Whether it could be done. In a shortage what was kept of the large ones is not believed.
     fn scan(&mut self) -> bool {
         let (rules, swap) = (&self.rules, self.sensors.swap_is_used());
         let scanned = self.processes.scan(self.watch.is_short(), swap, |about| rules.judge(about)).err();
