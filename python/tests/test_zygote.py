@@ -188,6 +188,17 @@ def test_one_file_sees_nothing_of_another(inner, ready):
     assert [ready.run(f"test_{name}.py").code for name in "aba"] == [0, 0, 0]
 
 
+def test_the_garbage_collector_sees_everything(inner, ready):
+    """hypothesis asks it at its import."""
+    inner.write(
+        test_a="import gc, pytest\n"
+        "def test_a(): assert any(one is vars(pytest) for one in gc.get_referrers(pytest.mark))\n"
+        "def test_b(): assert any(one is vars(pytest) for one in gc.get_objects())"
+    )
+    child = ready.run("test_a.py")
+    assert child.code == 0, child
+
+
 def test_the_world_is_that_of_a_fresh_process(inner, ready):
     text = """
 import json, os, signal, sys

@@ -270,6 +270,18 @@ def test_a_preload_that_starts_a_thread_is_passed_over(inner, zygote, installed)
     assert child.code == 0, child
 
 
+def test_what_is_no_module_is_left_out_without_a_word(inner, zygote, installed):
+    """`from good import function` names `good.function` as well; that must not cost a new interpreter."""
+    env = installed(
+        {"good.py": "import os\nos.environ['LOADED'] = os.environ.get('LOADED', '') + '1'\nfunction = print"}
+    )
+    inner.write(test_a="import os\ndef test_a(): assert os.environ['LOADED'] == '1'")
+    started = zygote(preload=["good", "good.function", "good.function.nothing"], env=env)
+    assert (started.ready["preloaded"], started.ready["passed_over"]) == (["good"], [])
+    child = started.run("test_a.py")
+    assert child.code == 0, child
+
+
 def test_a_new_interpreter_begins_where_the_first_did(inner, zygote):
     inner.write(
         conftest="import os\nos.environ['LEFT'] = os.environ.get('LEFT', '') + '1'\nos.chdir('/')\n"

@@ -115,14 +115,16 @@ def keep_finalizers() -> None:
 
 
 class Garbage:
-    """While this is held nothing is collected, and what there is now stays where it is: a collection in a child would
-    write to every page it looks at."""
+    """While this is held nothing is collected. What there is now counts as old, which a child hardly ever looks at: that
+    would write to every page.
+
+    It is not frozen, though it would cost less: ``gc.get_referrers`` and ``gc.get_objects`` do not see what is, and
+    tests ask them (hypothesis, too, at its import)."""
 
     def __init__(self) -> None:
         self._enabled = gc.isenabled()
         gc.collect()
         gc.disable()
-        gc.freeze()
 
     def child(self) -> None:
         """After a fork."""
