@@ -115,8 +115,8 @@ def keep_finalizers() -> None:
 
 
 class Garbage:
-    """While this is held nothing is collected. What there is now counts as old, which a child hardly ever looks at: that
-    would write to every page.
+    """While this is held nothing is collected. What there is now counts as old, which a child hardly ever looks at:
+    that would write to every page.
 
     It is not frozen, though it would cost less: ``gc.get_referrers`` and ``gc.get_objects`` do not see what is, and
     tests ask them (hypothesis, too, at its import)."""
