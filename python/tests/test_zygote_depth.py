@@ -168,6 +168,19 @@ def test_ignored_files_are_ignored_as_for_the_whole_folder(inner, zygote):
     assert [named.run(name).code for name in ("test_a.py", "other.py")] == [1, 1], "as pytest, if they are named"
 
 
+def test_several_folders_and_files_are_named(inner, zygote):
+    """Each file is looked for only where it is; one that is named itself need not be called like a test."""
+    for name in ("one/test_a.py", "one/deep/test_a.py", "two/test_b.py", "two/named.py", "test_c.py"):
+        (inner.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (inner.folder / name).write_text("def test(): pass")
+    named = ("one/deep", "two", "one", "two/named.py", "test_c.py")
+    started = zygote(paths=named)
+    assert started.ready["depth"] == "collection"
+    for name in ("one/test_a.py", "one/deep/test_a.py", "two/test_b.py", "two/named.py", "test_c.py"):
+        child = started.run(name)
+        assert (child.code, "1 passed" in child.stdout) == (0, True), child
+
+
 def test_a_conftest_that_changes_the_folder(inner, zygote):
     inner.write(conftest="import os\nos.chdir('/')", test_a="import os\ndef test_a(): assert os.getcwd() == '/'")
     started = zygote()

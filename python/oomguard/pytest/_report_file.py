@@ -7,7 +7,7 @@ ended. Taken by :mod:`oomguard.pytest._heartbeat`, beside whose short events the
      "sections":[["Captured stdout call","..."]],"file":"t.py","line":2}
 
 ``when`` is setup, call, teardown, collect, internal (an error of pytest's or a plugin's own), or interrupt
-(``pytest.exit`` or a KeyboardInterrupt; ``nodeid`` is the test at work, if there was one). ``outcome`` is failed
+(``pytest.exit`` or a KeyboardInterrupt in the test at work). ``outcome`` is failed
 (a call), error (anything else that failed), skipped, xfailed or xpassed. ``message`` is one line: what was raised, or
 the reason for a skip. ``file`` is relative to pytest's root folder and null if unknown, as is ``line``, the first of
 which is 1. A line is written when its report is made: what is there when the process dies is whole, but for the last.
@@ -73,8 +73,9 @@ class Details:
         self._running = ""
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Why pytest stops before its end."""
-        self._other("interrupt", self._running, excinfo.exconly(), str(excinfo.getrepr(style="short")))
+        """Why pytest stops in the middle of a test. It says so, too, when a file cannot be imported: that is told."""
+        if self._running:
+            self._other("interrupt", self._running, excinfo.exconly(), str(excinfo.getrepr(style="short")))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A phase of a test."""
