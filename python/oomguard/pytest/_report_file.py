@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from oomguard.pytest._descriptor import Descriptor
+
 NAME = "oomguard-report-file"
 VARIABLE = "OOMGUARD_TEST_REPORT"
 
@@ -30,7 +32,7 @@ class File:
     """The descriptor; writes nothing before it is opened, and nothing in processes that a test forks."""
 
     def __init__(self) -> None:
-        self._fd: int | None = None
+        self._fd: Descriptor | None = None
         self._pid = 0
 
     def open(self, fd: int) -> None:
@@ -42,7 +44,7 @@ class File:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("it is not a regular file")
         os.set_inheritable(fd, False)
-        self._fd, self._pid = fd, os.getpid()
+        self._fd, self._pid = Descriptor(fd), os.getpid()
 
     def write(self, line: dict[str, object]) -> None:
         """One line. A full disk loses it: the test goes on."""
@@ -51,7 +53,7 @@ class File:
         raw = memoryview(json.dumps({"v": 1, **line}, separators=(",", ":")).encode() + b"\n")
         try:
             while raw:
-                raw = raw[os.write(self._fd, raw) :]
+                raw = raw[self._fd.write(raw) :]
         except OSError:
             self._fd = None
 
