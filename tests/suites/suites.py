@@ -43,7 +43,7 @@ BUILT_IN = {
         "optuna",
         "threads, processes, SQLite; 4,000 parametrized tests",
         ("tests/study_tests", "tests/trial_tests", "tests/pruners_tests", "tests/test_distributions.py"),
-        ("scipy", "fakeredis[lua]", "grpcio", "protobuf", "plotly<7", "pandas", "moto"),
+        ("cmaes", "scipy", "fakeredis[lua]", "grpcio", "protobuf", "plotly<7", "pandas", "moto"),
     ),
     "werkzeug": Suite(
         "werkzeug",
