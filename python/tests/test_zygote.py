@@ -223,7 +223,8 @@ def test_the_garbage_collector_sees_everything(inner, ready):
     inner.write(
         test_a="import gc, pytest\n"
         "def test_a(): assert any(one is vars(pytest) for one in gc.get_referrers(pytest.mark))\n"
-        "def test_b(): assert any(one is vars(pytest) for one in gc.get_objects())"
+        "def test_b(): assert any(one is vars(pytest) for one in gc.get_objects())\n"
+        "def test_c():\n    mine = []\n    held = [mine]\n    assert gc.get_referrers(mine) == [held]"
     )
     child = ready.run("test_a.py")
     assert child.code == 0, child
