@@ -64,7 +64,7 @@ BUILT_IN = {
         known=(
             Known(
                 "tests/test_to_thread.py::test_run_sync_worker_cyclic_references*",
-                "in a fork gc.get_referrers is called through a Python function, by which a coroutine that calls it shows",
+                "a fork calls gc.get_referrers through a function, by which a coroutine that asks is seen",
             ),
         ),
     ),
