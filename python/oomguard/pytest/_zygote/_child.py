@@ -119,8 +119,8 @@ class Garbage:
     """While this is held nothing is collected, and what there is now stays where it is: a collection in a child would
     write to every page it looks at. pytest collects at its end, which would cost a small file twice what it takes.
 
-    Frozen objects are invisible to those who ask the collector what there is, as hypothesis does at its import, and hold
-    what they refer to: where anybody but pytest asks or collects they are let go first.
+    Frozen objects are invisible to those who ask the collector what there is, as hypothesis does at its import, and
+    hold what they refer to: where anybody but pytest asks or collects they are let go first.
     """
 
     ASKS = ("get_objects", "get_referrers", "collect")
