@@ -41,7 +41,7 @@ test-rust:
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then $(CARGO) nextest run; else $(CARGO) test; fi
 
 test-python: $(VENV)/.installed
-	$(BIN)/python -m pytest python/tests tests/survival -q -n 2 --ignore=python/tests/ml
+	$(BIN)/python -m pytest python/tests tests/survival tests/suites -q -n 2 --ignore=python/tests/ml
 
 # torch and the frameworks, apart from the rest.
 $(ML)/.installed: pyproject.toml Cargo.toml $(SOURCES)

@@ -242,6 +242,21 @@ def test_a_test_that_stops_pytest_is_named(suite: Callable[..., Suite], isolatio
     assert len(xml.findall(".//testcase[@name='test_stops']/error")) == 2
 
 
+def test_a_file_that_fails_without_a_failed_test_says_so(suite: Callable[..., Suite], isolation: str) -> None:
+    it = suite({
+        "conftest.py": "def pytest_terminal_summary(): raise RuntimeError('a plugin is broken')\n",
+        "test_fine.py": "def test_fine(): pass\n",
+    })  # fmt: skip
+    code, files, _ = it.report("tests", "--isolation", isolation, "--junitxml", "junit.xml")
+    assert code == 1
+    (file,) = files.values()
+    assert [test["outcome"] for test in file["tests"]] == ["passed"]
+    assert "no test did" in file["message"], file
+    assert "a plugin is broken" in pathlib.Path(file["log"]).read_text()
+    xml = ElementTree.parse(it.folder / "junit.xml").getroot()
+    assert len(xml.findall(".//testcase/error")) == 1
+
+
 @pytest.mark.parametrize("said", ["flags", "settings"])
 def test_coverage_is_judged_once_for_all_files(suite: Callable[..., Suite], said: str) -> None:
     """No file alone covers half of the code."""

@@ -188,6 +188,48 @@ def test_one_file_sees_nothing_of_another(inner, ready):
     assert [ready.run(f"test_{name}.py").code for name in "aba"] == [0, 0, 0]
 
 
+def test_a_file_that_takes_the_number_of_a_pipe_is_not_written_to(inner, ready):
+    inner.write(
+        test_a="""
+import os, stat
+def ours():
+    found = []
+    for fd in map(int, os.listdir("/proc/self/fd")):
+        try:
+            kind = os.fstat(fd).st_mode
+        except OSError:
+            continue
+        if fd > 2 and stat.S_ISFIFO(kind):
+            found.append(fd)
+    return found
+kept = []
+def test_closes(tmp_path):
+    for fd in ours():
+        mine = os.open(tmp_path / str(fd), os.O_CREAT | os.O_RDWR)
+        os.dup2(mine, fd)
+        kept.append(fd)
+    assert kept
+def test_skips(): import pytest; pytest.skip("to be told")
+def test_finds_its_own():
+    assert [os.fstat(fd).st_size for fd in kept] == [0] * len(kept)
+"""
+    )
+    child = ready.run("test_a.py")
+    assert (child.code, "2 passed, 1 skipped" in child.stdout) == (0, True), child
+
+
+def test_the_garbage_collector_sees_everything(inner, ready):
+    """hypothesis asks it at its import."""
+    inner.write(
+        test_a="import gc, pytest\n"
+        "def test_a(): assert any(one is vars(pytest) for one in gc.get_referrers(pytest.mark))\n"
+        "def test_b(): assert any(one is vars(pytest) for one in gc.get_objects())\n"
+        "def test_c():\n    mine = []\n    held = [mine]\n    assert gc.get_referrers(mine) == [held]"
+    )
+    child = ready.run("test_a.py")
+    assert child.code == 0, child
+
+
 def test_the_world_is_that_of_a_fresh_process(inner, ready):
     text = """
 import json, os, signal, sys

@@ -168,6 +168,19 @@ def test_ignored_files_are_ignored_as_for_the_whole_folder(inner, zygote):
     assert [named.run(name).code for name in ("test_a.py", "other.py")] == [1, 1], "as pytest, if they are named"
 
 
+def test_several_folders_and_files_are_named(inner, zygote):
+    """Each file is looked for only where it is; one that is named itself need not be called like a test."""
+    for name in ("one/test_a.py", "one/deep/test_a.py", "two/test_b.py", "two/named.py", "test_c.py"):
+        (inner.folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (inner.folder / name).write_text("def test(): pass")
+    named = ("one/deep", "two", "one", "two/named.py", "test_c.py")
+    started = zygote(paths=named)
+    assert started.ready["depth"] == "collection"
+    for name in ("one/test_a.py", "one/deep/test_a.py", "two/test_b.py", "two/named.py", "test_c.py"):
+        child = started.run(name)
+        assert (child.code, "1 passed" in child.stdout) == (0, True), child
+
+
 def test_a_conftest_that_changes_the_folder(inner, zygote):
     inner.write(conftest="import os\nos.chdir('/')", test_a="import os\ndef test_a(): assert os.getcwd() == '/'")
     started = zygote()
@@ -266,6 +279,18 @@ def test_a_preload_that_starts_a_thread_is_passed_over(inner, zygote, installed)
         "broken": "cannot be imported: RuntimeError: no device",
         "hidden": "is not safe to fork once imported: `tensorflow` was imported, which is not safe to fork",
     }
+    child = started.run("test_a.py")
+    assert child.code == 0, child
+
+
+def test_what_is_no_module_is_left_out_without_a_word(inner, zygote, installed):
+    """`from good import function` names `good.function` as well; that must not cost a new interpreter."""
+    env = installed(
+        {"good.py": "import os\nos.environ['LOADED'] = os.environ.get('LOADED', '') + '1'\nfunction = print"}
+    )
+    inner.write(test_a="import os\ndef test_a(): assert os.environ['LOADED'] == '1'")
+    started = zygote(preload=["good", "good.function", "good.function.nothing"], env=env)
+    assert (started.ready["preloaded"], started.ready["passed_over"]) == (["good"], [])
     child = started.run("test_a.py")
     assert child.code == 0, child
 

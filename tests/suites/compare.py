@@ -10,7 +10,7 @@ import fnmatch
 import pathlib
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import runs
 from place import Place, beside_python, prepare
@@ -60,8 +60,6 @@ def compare(suite: Suite, place: Place, isolations: Iterable[str], jobs: str) ->
             unexplained += why is None
             print(f"  {nodeid}\n    plain    {plain_word}: {plain_message}\n    oomguard {word}: {message}")
             print(f"    {why or 'UNEXPLAINED'}", flush=True)
-        if (plain.code == 0) != (guarded.code == 0) and not unexplained:
-            print(f"  exit codes: plain {plain.code}, oomguard {guarded.code}")
     return unexplained
 
 
@@ -77,10 +75,7 @@ class Explanations:
 
     def __init__(self, suite: Suite, place: Place) -> None:
         self._suite = suite
-        self._run: Callable[[str, int], runs.Outcomes] = lambda file, n: (
-            runs.plain(place, f"again-{n}", [file], suite.args).outcomes
-        )
-        self._root = place
+        self._place = place
         self._alone: dict[str, list[runs.Outcomes]] = {}
 
     def __call__(self, difference: Difference) -> str | None:
@@ -89,7 +84,7 @@ class Explanations:
             if fnmatch.fnmatchcase(nodeid, known.pattern):
                 return f"known: {known.reason}"
         found = [outcomes.get(nodeid, ABSENT)[0] for outcomes in self._file(nodeid.partition("::")[0])]
-        if len({plain_word, *found}) > 1 and len(set(found)) > 1:
+        if len(set(found)) > 1:
             return f"flaky: plain pytest says {plain_word}, and of the file alone {', '.join(found)}"
         if set(found) == {word}:
             return f"order: plain pytest says {word}, too, of the file alone"
@@ -97,11 +92,16 @@ class Explanations:
 
     def _file(self, file: str) -> list[runs.Outcomes]:
         if file not in self._alone:
-            path = next(
-                (path for path in self._root.cwd.rglob(pathlib.Path(file).name) if str(path).endswith(file)), None
-            )
-            self._alone[file] = [self._run(str(path), n) for n in range(AGAIN)] if path else []
+            found = self._alone[file] = []
+            for n in range(AGAIN):
+                found.append(runs.plain(self._place, f"again-{n}", [self._path(file)], self._suite.args).outcomes)
         return self._alone[file]
+
+    def _path(self, file: str) -> str:
+        """Node ids begin where pytest found its settings, which is seldom elsewhere than where it was started."""
+        if (self._place.cwd / file).exists():
+            return file
+        return next((str(path) for path in self._place.cwd.rglob(file)), file)
 
 
 def _summary(run: runs.Run) -> str:

@@ -58,7 +58,8 @@ def guarded(place: Place, isolation: str, jobs: str, paths: Sequence[str], args:
         for file in json.loads(report.read_text(encoding="utf-8"))["files"]:
             for test in file["tests"]:
                 outcomes[test["nodeid"]] = test["outcome"], test["message"] or ""
-            if file["verdict"] not in ("passed", "no-tests", "failed"):
+            blamed = any(test["outcome"] in ("failed", "error", "killed") for test in file["tests"])
+            if file["verdict"] not in ("passed", "no-tests") and not blamed:
                 outcomes[file["path"]] = file["verdict"], file["message"] or ""
     return Run(outcomes, code, seconds, log)
 

@@ -37,6 +37,7 @@ from typing import Any
 import pytest
 
 from oomguard.pytest import _last_failed, _report_file, _start
+from oomguard.pytest._descriptor import Descriptor
 from oomguard.pytest._outcome import Outcome
 
 NAME = "oomguard-heartbeat"
@@ -76,7 +77,7 @@ class Pipe:
     """The writing end. Counts what it drops; everything is dropped before it is opened."""
 
     def __init__(self) -> None:
-        self._fd: int | None = None
+        self._fd: Descriptor | None = None
         self.dropped = 0
 
     def open(self, fd: int) -> None:
@@ -88,7 +89,7 @@ class Pipe:
         mode = os.fstat(fd).st_mode
         if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
             raise ValueError("it is neither a pipe nor a socket")
-        self._fd = fd
+        self._fd = Descriptor(fd)
         os.set_inheritable(fd, False)
         os.set_blocking(fd, False)
         if stat.S_ISFIFO(mode) and hasattr(fcntl, "F_SETPIPE_SZ"):
@@ -106,7 +107,7 @@ class Pipe:
             return
         try:
             # Up to PIPE_BUF a pipe takes all or nothing. A socket may take a part: then the next lines are lost, too.
-            if os.write(self._fd, line) < len(line):
+            if self._fd.write(line) < len(line):
                 self.dropped += 1
                 self.close()
         except BlockingIOError:
@@ -118,7 +119,7 @@ class Pipe:
     def close(self) -> None:
         """Writes no more."""
         if self._fd is not None:
-            os.close(self._fd)
+            self._fd.close()
             self._fd = None
 
 

@@ -7,7 +7,7 @@ ended. Taken by :mod:`oomguard.pytest._heartbeat`, beside whose short events the
      "sections":[["Captured stdout call","..."]],"file":"t.py","line":2}
 
 ``when`` is setup, call, teardown, collect, internal (an error of pytest's or a plugin's own), or interrupt
-(``pytest.exit`` or a KeyboardInterrupt; ``nodeid`` is the test at work, if there was one). ``outcome`` is failed
+(``pytest.exit`` or a KeyboardInterrupt in the test at work). ``outcome`` is failed
 (a call), error (anything else that failed), skipped, xfailed or xpassed. ``message`` is one line: what was raised, or
 the reason for a skip. ``file`` is relative to pytest's root folder and null if unknown, as is ``line``, the first of
 which is 1. A line is written when its report is made: what is there when the process dies is whole, but for the last.
@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+from oomguard.pytest._descriptor import Descriptor
+
 NAME = "oomguard-report-file"
 VARIABLE = "OOMGUARD_TEST_REPORT"
 
@@ -30,7 +32,7 @@ class File:
     """The descriptor; writes nothing before it is opened, and nothing in processes that a test forks."""
 
     def __init__(self) -> None:
-        self._fd: int | None = None
+        self._fd: Descriptor | None = None
         self._pid = 0
 
     def open(self, fd: int) -> None:
@@ -42,7 +44,7 @@ class File:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise ValueError("it is not a regular file")
         os.set_inheritable(fd, False)
-        self._fd, self._pid = fd, os.getpid()
+        self._fd, self._pid = Descriptor(fd), os.getpid()
 
     def write(self, line: dict[str, object]) -> None:
         """One line. A full disk loses it: the test goes on."""
@@ -51,7 +53,7 @@ class File:
         raw = memoryview(json.dumps({"v": 1, **line}, separators=(",", ":")).encode() + b"\n")
         try:
             while raw:
-                raw = raw[os.write(self._fd, raw) :]
+                raw = raw[self._fd.write(raw) :]
         except OSError:
             self._fd = None
 
@@ -73,8 +75,9 @@ class Details:
         self._running = ""
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        """Why pytest stops before its end."""
-        self._other("interrupt", self._running, excinfo.exconly(), str(excinfo.getrepr(style="short")))
+        """Why pytest stops in the middle of a test. It says so, too, when a file cannot be imported: that is told."""
+        if self._running:
+            self._other("interrupt", self._running, excinfo.exconly(), str(excinfo.getrepr(style="short")))
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """A phase of a test."""

@@ -45,8 +45,7 @@ class Deep:
         self._report.open(order.report)
         config = session.config
         self._only = Only.of(order.args, config.args, config.invocation_params.dir)
-        if self._only is None:
-            config.args = order.args
+        config.args = order.args if self._only is None else [self._only.folder]
         _begin_anew(session)
 
     @pytest.hookimpl(tryfirst=True)
@@ -71,16 +70,21 @@ class Only:
     a test file if ``python_files`` does not match. And nothing else in its folders costs more than this look.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, folder: str) -> None:
         self._way = {file, *file.parents}
+        self.folder = folder
+        """The argument that is above it; what else was named holds nothing of it, and would be missed."""
 
     @classmethod
     def of(cls, wanted: Sequence[str], folders: Sequence[str], start: Path) -> Only | None:
         """``None`` if that is not what is asked for: then the arguments are taken as they are."""
         if len(wanted) != 1:
             return None
-        file, *above = (Path(os.path.normpath(start / one)) for one in (wanted[0], *folders))
-        return cls(file) if file.is_file() and any(folder in file.parents for folder in above) else None
+        file, *named = (Path(os.path.normpath(start / one)) for one in (wanted[0], *folders))
+        if not file.is_file() or file in named:
+            return None
+        above = [folder for folder, path in zip(folders, named, strict=True) if path in file.parents]
+        return cls(file, above[0]) if above else None
 
     def has(self, path: Path) -> bool:
         """Whether the file is this, or in this."""

@@ -29,6 +29,8 @@ class Spoiled(Exception):
 def preload(names: list[str], passed_over: list[tuple[str, str]], plugins_too: bool) -> list[str]:
     """Imports what may be imported and gives its names; adds the others to ``passed_over``, each with the reason.
 
+    ``x.y`` may be something else than a module, a function in ``x``: that is left out without a word.
+
     Raises:
         Spoiled: An import has failed, or made a fork unsafe.
     """
@@ -41,9 +43,8 @@ def preload(names: list[str], passed_over: list[tuple[str, str]], plugins_too: b
         if why is not None:
             passed_over.append((name, why))
             continue
-        if name not in sys.modules:
-            _import(name)
-        done.append(name)
+        if name in sys.modules or _import(name):
+            done.append(name)
     return done
 
 
@@ -91,15 +92,23 @@ def users_plugins() -> list[str]:
     return found
 
 
-def _import(name: str) -> None:
+def _import(name: str) -> bool:
+    """Whether there is such a module."""
+    found = True
     threads = len(os.listdir("/proc/self/task"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if "." not in missing or not f"{name}.".startswith(f"{missing}."):
+            raise Spoiled(name, f"cannot be imported: {error}") from error
+        found = False  # nothing was run but what it is in
     except Exception as error:
         raise Spoiled(name, f"cannot be imported: {type(error).__name__}: {error}") from error
     grown = len(os.listdir("/proc/self/task")) > threads
     why = (_safety.threads() if grown else None) or _safety.device() or _safety.cuda() or _safety.never()
     if why is not None:
         raise Spoiled(name, f"is not safe to fork once imported: {why}")
+    return found

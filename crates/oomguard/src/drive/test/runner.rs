@@ -38,6 +38,8 @@ const ZYGOTE_PATIENCE: Duration = Duration::from_secs(120);
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const ZYGOTE: u64 = VERB_TOKENS;
 const SLOT: u64 = VERB_TOKENS + 16;
+/// Why a file failed, where no test of it did.
+const NO_TEST_FAILED: &str = "pytest failed though no test did; its log says why";
 /// The plugin that tells us what pytest does.
 const PLUGIN: &str = "oomguard.pytest._heartbeat";
 
@@ -555,6 +557,8 @@ impl Runner {
         let seconds = age.as_secs_f64();
         let tests =
             slot.beats.tests(&details, died.then(|| (message.as_deref().unwrap_or_default(), seconds)));
+        let silent = verdict == Verdict::Failed && !tests.iter().any(|test| test.outcome.is_failure());
+        let message = message.or_else(|| silent.then(|| NO_TEST_FAILED.to_owned()));
         FileOutcome {
             path: case.name.clone(),
             verdict,

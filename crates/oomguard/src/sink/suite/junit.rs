@@ -92,13 +92,13 @@ fn suite(outcome: &FileOutcome, before: Option<&FileOutcome>) -> TestSuite {
     for test in &outcome.tests {
         suite.add_test_case(case(outcome, test, again));
     }
-    if outcome.tests.is_empty() && !outcome.verdict.is_good() {
+    if !outcome.verdict.is_good() && !outcome.tests.iter().any(|test| test.outcome.is_failure()) {
         suite.add_test_case(whole_file(outcome));
     }
     suite
 }
 
-/// A file that ended badly, or was never begun, before there was any test.
+/// A file that ended badly, or was never begun, without a test to blame.
 fn whole_file(outcome: &FileOutcome) -> TestCase {
     let mut status = match outcome.verdict {
         Verdict::NotRun => TestCaseStatus::skipped(),
