@@ -18,6 +18,7 @@ mod sensors;
 pub mod talk;
 pub mod test;
 pub mod up;
+mod vram;
 pub mod watch;
 
 use std::collections::VecDeque;
