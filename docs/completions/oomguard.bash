@@ -127,7 +127,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__check)
-            opts="-h --max-ram --min-available --json --help"
+            opts="-h --max-ram --min-available --max-vram --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -138,6 +138,10 @@ _oomguard() {
                     return 0
                     ;;
                 --min-available)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-vram)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

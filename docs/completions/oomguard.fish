@@ -124,6 +124,7 @@ complete -c oomguard -n "__fish_oomguard_using_subcommand install" -s h -l help 
 complete -c oomguard -n "__fish_oomguard_using_subcommand init" -s h -l help -d 'Print help'
 complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l max-ram -d 'Refuse if more than this share of memory is used' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l min-available -d 'Refuse if less than this is available' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l max-vram -d 'Refuse if more than this share of a GPU\'s memory is used, or if that cannot be known [default: not looked at]' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand check" -l json -d 'One JSON object on stdout'
 complete -c oomguard -n "__fish_oomguard_using_subcommand check" -s h -l help -d 'Print help'
 complete -c oomguard -n "__fish_oomguard_using_subcommand doctor" -l cgroup-parent -d 'Put jobs under this cgroup (relative to the memory hierarchy\'s root) instead of one found by probing' -r -F

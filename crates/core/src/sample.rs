@@ -1,5 +1,7 @@
 //! What the sensors saw: plain numbers, with "unknown, because" as a value of its own.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::effect::JobId;
@@ -21,6 +23,34 @@ pub enum Why {
     NotYet,
     /// The call failed with this `errno`.
     Errno(i32),
+    /// There is no driver, or nothing that it could drive.
+    NoDriver,
+    /// The driver has not answered in time.
+    NoAnswer,
+    /// The device is gone, or must be reset before it can be used again.
+    Lost,
+    /// The driver and its library are of different versions.
+    Mismatch,
+    /// The driver refused with this code of its own.
+    Driver(i32),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Why::NotSupported => "not offered here",
+            Why::NoPermission => "not shown to us",
+            Why::Vanished => "it went away",
+            Why::Malformed => "it could not be understood",
+            Why::NotYet => "not read yet",
+            Why::NoDriver => "no driver, or no device",
+            Why::NoAnswer => "the driver has not answered in time",
+            Why::Lost => "the device is lost, or must be reset",
+            Why::Mismatch => "driver and library are of different versions",
+            Why::Errno(number) => return write!(f, "error number {number}"),
+            Why::Driver(code) => return write!(f, "the driver's error {code}"),
+        })
+    }
 }
 
 /// A value, or the reason why there is none.
@@ -39,6 +69,13 @@ impl<T: Copy> Reading<T> {
         match self {
             Reading::Known(value) => Some(value),
             Reading::Unknown(_) => None,
+        }
+    }
+    /// Why it is not known, if it is not.
+    pub fn why(self) -> Option<Why> {
+        match self {
+            Reading::Known(_) => None,
+            Reading::Unknown(why) => Some(why),
         }
     }
 }

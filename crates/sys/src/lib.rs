@@ -8,4 +8,7 @@
 #[path = "linux/mod.rs"]
 mod os;
 
+#[cfg(feature = "gpu")]
+pub mod gpu;
+
 pub use os::*;

@@ -71,6 +71,32 @@ fn looking_at_the_host_allocates_nothing() {
     }
 }
 
+#[cfg(feature = "gpu")]
+#[test]
+fn looking_at_what_was_seen_of_gpus_allocates_nothing() {
+    use oomguard_sys::gpu::{Gpu, Places};
+    let dir = support::folder(&[("fake-nvml.json", r#"{"devices": [{"total": 1024, "used": 512}]}"#)]);
+    let built = std::env::current_exe().unwrap().with_file_name("libfake_nvml.so");
+    let nvml = dir.path().join("libnvidia-ml.so.1");
+    std::fs::copy(built, &nvml).unwrap();
+    let mut gpu = Gpu::watch(Places { nvml, ..Places::default() }).unwrap();
+    for _ in 0..3 {
+        // A new one each time, so that there is an old one to be let go.
+        let before = gpu.latest(clock::now()).known().map(|sample| sample.at);
+        gpu.ask();
+        support::until("something new", || {
+            let (mut percent, mut at) = (None, None);
+            let look = || {
+                let seen = gpu.latest(clock::now()).known();
+                percent = seen.and_then(|sample| sample.fullest(&sample.visible).known());
+                at = seen.map(|sample| sample.at);
+            };
+            assert_eq!(allocations(look), 0);
+            at > before && percent.is_some_and(|(_, percent)| percent == 50.0)
+        });
+    }
+}
+
 #[test]
 fn looking_at_a_job_and_killing_it_allocates_nothing() {
     let Some(test) = support::TestParent::new(None) else { return };

@@ -4,6 +4,7 @@ use oomguard_core::Bytes;
 use serde_json::json;
 
 use super::Sensors;
+use super::vram::{self, Vram};
 use crate::cli;
 use crate::error::{Error, REFUSED};
 
@@ -20,14 +21,30 @@ pub fn check(cli: &cli::Check) -> Result<u8, Error> {
     if host.available < wanted {
         problems.push(format!("{} available, less than {wanted}", host.available));
     }
+    let vram = match cli.max_vram {
+        None => Vram::None,
+        Some(most) => {
+            let vram = vram::vram(vram::first(&mut vram::watch()?));
+            problems.extend(vram.problem(most));
+            vram
+        }
+    };
     let ok = problems.is_empty();
     if cli.json {
         crate::say(&json!({
             "schema": 1, "ok": ok, "ram_used_percent": percent, "max_ram_percent": cli.max_ram,
-            "available": host.available, "min_available": wanted, "total": host.total, "problems": problems,
+            "available": host.available, "min_available": wanted, "total": host.total,
+            "vram_used_percent": vram.percent(), "max_vram_percent": cli.max_vram, "problems": problems,
         }));
     } else if ok {
-        crate::say(&format!("ok: RAM {percent:.1}% used, {} of {} available", host.available, host.total));
+        let vram = match (cli.max_vram, &vram) {
+            (None, _) => String::new(),
+            (Some(_), Vram::None) => "; no GPU".to_owned(),
+            (Some(_), Vram::Unknown(why)) => format!("; VRAM {why}"),
+            (Some(_), Vram::Used { percent, .. }) => format!("; VRAM {percent:.1}% used"),
+        };
+        let (available, total) = (host.available, host.total);
+        crate::say(&format!("ok: RAM {percent:.1}% used, {available} of {total} available{vram}"));
     } else {
         crate::complain(&format!("oomguard: no room: {}", problems.join("; ")));
     }

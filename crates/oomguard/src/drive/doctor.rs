@@ -2,10 +2,10 @@
 //!
 //! Tries everything for real, once, and undoes it. Changes nothing that outlives it.
 
-use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample};
+use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample, Reading, Why};
 use serde::Serialize;
 
-use super::{Place, Sensors, prepare, sensors};
+use super::{Place, Sensors, prepare, sensors, vram};
 use crate::cli;
 use crate::error::Error;
 
@@ -109,7 +109,62 @@ fn findings(place: &Place, host: &HostSample, sensors: &Sensors) -> Vec<Finding>
         let proof = step.refused.clone().unwrap_or_else(|| step.gives.to_owned());
         add("privileges", step.what, step.refused.is_none(), proof, Some(step.needs));
     }
+    gpus(&mut add);
     findings
+}
+
+/// Which GPUs there are, what their drivers say, and who holds them.
+fn gpus(add: &mut impl FnMut(&'static str, &str, bool, String, Option<&str>)) {
+    let mut gpu = match vram::watch() {
+        Ok(gpu) => gpu,
+        Err(error) => return add("gpus", "watch", false, error.to_string(), None),
+    };
+    let sample = match vram::first(&mut gpu) {
+        Reading::Known(sample) => sample,
+        Reading::Unknown(why) => {
+            return add("gpus", "driver", false, why.to_string(), Some(vram::remedy(why)));
+        }
+    };
+    if sample.has_none() {
+        return add("gpus", "none", true, "no NVIDIA driver, no AMD or Intel card".to_owned(), None);
+    }
+    for driver in &sample.drivers {
+        match &driver.says {
+            Ok(version) if version.is_empty() => {}
+            Ok(version) => add("gpus", driver.name, true, format!("driver {version}"), None),
+            // Another one knows.
+            Err((Why::NoDriver, _)) => {}
+            Err((why, text)) => {
+                add("gpus", driver.name, false, format!("{why} ({text})"), Some(vram::remedy(*why)));
+            }
+        }
+    }
+    for (place, device) in sample.devices.iter().enumerate() {
+        let what = vram::name(device);
+        let mut proof = match device.memory {
+            Reading::Known(memory) => format!("{} of {} used", memory.used, memory.total),
+            Reading::Unknown(why) => {
+                add("gpus", &what, false, why.to_string(), Some(vram::remedy(why)));
+                continue;
+            }
+        };
+        if device.divided {
+            proof.push_str(", divided into instances");
+        } else if !sample.visible.contains(&place) {
+            proof.push_str(", hidden from us by its vendor's `*_VISIBLE_DEVICES`");
+        }
+        let holders = vram::holders(device);
+        if !holders.is_empty() {
+            proof.push_str(&format!("; held by {}", holders.join(", ")));
+        }
+        add("gpus", &what, true, proof, None);
+        let hidden = device.holders.as_ref().err().copied();
+        let hidden = hidden.or_else(|| device.hides_holders().then_some(Why::NoPermission));
+        if let Some(why) = hidden {
+            let what = format!("{what}, processes");
+            add("gpus", &what, false, why.to_string(), Some(vram::remedy(why)));
+        }
+    }
 }
 
 fn render(diagnosis: &Diagnosis) -> String {

@@ -20,6 +20,7 @@ pub mod talk;
 pub mod test;
 pub mod up;
 mod usage;
+mod vram;
 pub mod watch;
 
 use std::collections::VecDeque;

@@ -5,6 +5,7 @@
 
 mod beats;
 mod cover;
+mod gpu;
 mod keeper;
 mod list;
 mod plan;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use oomguard_core::{Engine, HostSample};
 use oomguard_sys::clock;
 
+use super::vram::Vram;
 use super::{Guard, Hand, Place, Sensors, prepare, sensors};
 use crate::cli;
 use crate::config::test::{Settings, load};
@@ -33,6 +35,7 @@ use crate::suite::{Request, Suite, discover, shard};
 
 pub use keeper::keep;
 
+use gpu::Gpus;
 use keeper::{Keeper, RUN};
 use plan::Plan;
 use runner::Runner;
@@ -65,7 +68,9 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     if cli.dry_run {
         return Ok(list::dry_run(cli, &plan));
     }
-    preflight::check(&plan, &host, None)?;
+    let mut gpus = gpus(&mut plan)?;
+    let vram = gpus.as_mut().map_or(Vram::None, Gpus::vram);
+    preflight::check(&plan, &host, &vram)?;
     let place = Place::find(cli.place.cgroup_parent.as_deref());
     if let Err(error) = place.must_be(cli.require) {
         place.leave();
@@ -87,14 +92,17 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
         guard.note(Notice::Note { text });
     }
     let (jobs, limit) = (plan.jobs, plan.limit);
-    guard.note(Notice::SuiteFound { rootdir, files, jobs, limit, vram: None });
+    guard.note(Notice::SuiteFound { rootdir, files, jobs, limit, vram: vram.percent() });
+    if let Some(text) = gpus.as_mut().and_then(Gpus::complaint) {
+        guard.note(Notice::Note { text });
+    }
     let (python, options) = (plan.python.clone(), plan.options.clone());
     let began = clock::now();
     let run = format!("{}-{:x}", std::process::id(), began.0);
     plan.env.insert(RUN.to_owned(), run.clone());
     let prefix = format!("test-{}-", std::process::id());
     let keeper = Keeper::start(cli.place.cgroup_parent.as_deref(), &prefix, &run)?;
-    let mut runner = Runner::new(plan, dir, enforcement);
+    let mut runner = Runner::new(plan, dir, enforcement, gpus);
     runner.begin(&mut guard)?;
     guard.guard(&mut runner)?;
     runner.end();
@@ -119,6 +127,20 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
         }
     }
     Ok(code)
+}
+
+/// The GPUs, where any file uses one; nobody else has them looked for.
+fn gpus(plan: &mut Plan) -> Result<Option<Gpus>, Error> {
+    let mut gpus = if plan.uses_gpu() { Gpus::find(plan.wait)? } else { None };
+    match &mut gpus {
+        None => plan.without_gpu(),
+        Some(gpus) => {
+            let limited = plan.cases.iter().any(|case| case.need.gpu && case.vram_limit.is_some());
+            let torch_obeys = limited && plan::torch_obeys(&plan.python);
+            plan.with_gpu(gpus.total(), torch_obeys);
+        }
+    }
+    Ok(gpus)
 }
 
 /// RAM in use, in percent, by the rule of `oomguard check`.

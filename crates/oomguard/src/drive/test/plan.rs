@@ -26,6 +26,9 @@ const RESERVE_PERCENT: u64 = 10;
 /// Large blocks of torch's cache are not split, so that VRAM is not lost in pieces.
 const MAX_SPLIT: &str = "max_split_size_mb:64";
 
+/// A process of torch's gets no more than this share of a GPU.
+const FRACTION: &str = "per_process_memory_fraction";
+
 /// One file.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -41,6 +44,10 @@ pub struct Case {
     pub limit_is_meant: bool,
     /// What it asks of the machine.
     pub need: Need,
+    /// What it may use of a GPU; a share of one, before one is known.
+    pub vram_limit: Option<Amount>,
+    /// What frameworks are told so that they keep to it. Theirs when they begin: a fork can have it, too.
+    pub vram_env: BTreeMap<String, String>,
     /// How long it may take.
     pub timeout: Option<Duration>,
     /// Its own environment: it cannot be forked from a process that has another.
@@ -189,6 +196,13 @@ impl Plan {
             || overridden.is_some()
             || meant.is_some()
             || settings.memory_limit.is_some();
+        let said = own.vram_limit.filter(|said| Some(*said) != settings.vram_limit);
+        let vram_limit = match (disabled, file.marks.vram, said) {
+            (true, ..) => None,
+            (_, Some(marked), _) => Some(Amount::Bytes(marked)),
+            (_, None, Some(said)) => said,
+            _ => cli.vram_limit.or(settings.vram_limit.flatten()),
+        };
         let past = history.get(&name);
         let before = past.and_then(|past| past.peak_ram);
         let known = match (before, limit) {
@@ -213,10 +227,37 @@ impl Plan {
                 memory: known,
                 alone: file.marks.serial || own.serial.unwrap_or(false),
                 gpu: file.gpu.is_some() || file.marks.vram.is_some(),
+                vram: past.and_then(|past| past.peak_vram),
             },
+            vram_limit,
+            vram_env: BTreeMap::new(),
             timeout: own_timeout,
             env: own.env,
             isolation: own.isolation.unwrap_or(self.isolation),
+        }
+    }
+
+    /// Whether any file uses a GPU.
+    pub fn uses_gpu(&self) -> bool {
+        self.cases.iter().any(|case| case.need.gpu)
+    }
+
+    /// There is none: such files are files like any other, which skip their tests or use something else.
+    pub fn without_gpu(&mut self) {
+        for case in &mut self.cases {
+            case.need.gpu = false;
+        }
+    }
+
+    /// There is one of this size: limits become bytes, and frameworks are told. `torch_obeys`: its allocator knows the
+    /// word for it, as an older one would refuse to begin.
+    pub fn with_gpu(&mut self, total: Option<Bytes>, torch_obeys: bool) {
+        for case in self.cases.iter_mut().filter(|case| case.need.gpu) {
+            let (Some(total), Some(limit)) = (total, case.vram_limit) else { continue };
+            let limit = limit.of(total).min(total);
+            case.need.vram = Some(case.need.vram.map_or(limit, |peak| peak.min(limit)));
+            let set = |name: &str| self.env.get(name).cloned().or_else(|| std::env::var(name).ok());
+            case.vram_env = vram_env(limit, total, torch_obeys, &set);
         }
     }
 
@@ -294,11 +335,54 @@ fn shared_env(jobs: u16, cores: u64, env: &dyn Fn(&str) -> Option<String>) -> BT
             all.insert(name.to_owned(), threads.clone());
         }
     }
-    // torch reads the new name first.
-    let name =
-        if env("PYTORCH_ALLOC_CONF").is_some() { "PYTORCH_ALLOC_CONF" } else { "PYTORCH_CUDA_ALLOC_CONF" };
+    let name = alloc_conf(env);
     all.insert(name.to_owned(), with_setting(env(name).as_deref(), MAX_SPLIT));
     all
+}
+
+/// What keeps torch, JAX and TensorFlow to a share of a GPU. What the user has set stays.
+fn vram_env(
+    limit: Bytes,
+    total: Bytes,
+    torch_obeys: bool,
+    set: &dyn Fn(&str) -> Option<String>,
+) -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    // Rounded down: never more than what was allowed.
+    let fraction = (limit.0 as f64 / total.0.max(1) as f64 * 10_000.0).floor().max(1.0) / 10_000.0;
+    if torch_obeys {
+        let name = alloc_conf(set);
+        let setting = format!("{FRACTION}:{fraction}");
+        all.insert(name.to_owned(), with_setting(set(name).as_deref(), &setting));
+    }
+    for (name, value) in [
+        ("XLA_PYTHON_CLIENT_MEM_FRACTION", fraction.to_string()),
+        // Else it takes all of it at once.
+        ("TF_FORCE_GPU_ALLOW_GROWTH", "true".to_owned()),
+    ] {
+        if set(name).is_none() {
+            all.insert(name.to_owned(), value);
+        }
+    }
+    all
+}
+
+/// Whether this interpreter's torch knows [`FRACTION`] (2.9 on). Its version is asked for, torch itself is not loaded.
+pub fn torch_obeys(python: &Path) -> bool {
+    let ask = "import importlib.metadata as m; print(m.version('torch'))";
+    let asked =
+        std::process::Command::new(python).args(["-c", ask]).stderr(std::process::Stdio::null()).output();
+    asked.is_ok_and(|said| knows_fraction(&String::from_utf8_lossy(&said.stdout)))
+}
+
+fn knows_fraction(version: &str) -> bool {
+    let mut numbers = version.trim().split('.').map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (2, 9)
+}
+
+/// torch reads the new name first.
+fn alloc_conf(env: &dyn Fn(&str) -> Option<String>) -> &'static str {
+    if env("PYTORCH_ALLOC_CONF").is_some() { "PYTORCH_ALLOC_CONF" } else { "PYTORCH_CUDA_ALLOC_CONF" }
 }
 
 /// A list of `key:value` with one more, unless the key is there already.
@@ -330,6 +414,25 @@ mod tests {
         assert_eq!(with_setting(Some(user), MAX_SPLIT), "expandable_segments:True,max_split_size_mb:64");
         let set = "max_split_size_mb:512,backend:native";
         assert_eq!(with_setting(Some(set), MAX_SPLIT), set);
+    }
+
+    #[test]
+    fn frameworks_are_told_their_share_and_the_users_word_stays() {
+        let set = |name: &str| match name {
+            "PYTORCH_CUDA_ALLOC_CONF" => Some(MAX_SPLIT.to_owned()),
+            "XLA_PYTHON_CLIENT_MEM_FRACTION" => Some(".5".to_owned()),
+            _ => None,
+        };
+        let env = vram_env(Bytes::gib(2), Bytes::gib(16), true, &set);
+        assert_eq!(env["PYTORCH_CUDA_ALLOC_CONF"], "max_split_size_mb:64,per_process_memory_fraction:0.125");
+        assert_eq!(env["TF_FORCE_GPU_ALLOW_GROWTH"], "true");
+        assert!(!env.contains_key("XLA_PYTHON_CLIENT_MEM_FRACTION"));
+        let old = vram_env(Bytes::gib(1), Bytes::gib(3), false, &|_| None);
+        assert!(!old.contains_key("PYTORCH_CUDA_ALLOC_CONF"), "it would not start");
+        assert_eq!(old["XLA_PYTHON_CLIENT_MEM_FRACTION"], "0.3333");
+        for (version, knows) in [("2.9.0+cu128\n", true), ("2.10.1", true), ("2.8.0", false), ("", false)] {
+            assert_eq!(knows_fraction(version), knows, "{version}");
+        }
     }
 
     #[test]

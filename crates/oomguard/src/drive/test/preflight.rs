@@ -5,6 +5,7 @@
 use oomguard_core::{Bytes, HostSample};
 use oomguard_sys::footprint;
 
+use super::super::vram::Vram;
 use super::percent_used;
 use super::plan::Plan;
 use crate::error::{Error, REFUSED};
@@ -13,7 +14,7 @@ use crate::error::{Error, REFUSED};
 const NAMED: usize = 3;
 
 /// Refuses to begin on a machine that is full already.
-pub fn check(plan: &Plan, host: &HostSample, vram: Option<f64>) -> Result<(), Error> {
+pub fn check(plan: &Plan, host: &HostSample, vram: &Vram) -> Result<(), Error> {
     let (ram, most) = (percent_used(host), plan.ram_preflight);
     if ram > f64::from(most) {
         let holders = holders().join(", ");
@@ -23,13 +24,11 @@ pub fn check(plan: &Plan, host: &HostSample, vram: Option<f64>) -> Result<(), Er
         .hint("end something first, or raise `--ram-preflight`")
         .code(REFUSED));
     }
-    match vram {
-        Some(vram) if vram > f64::from(plan.vram_preflight) => {
-            let most = plan.vram_preflight;
-            Err(Error::new(format!("no room: VRAM {vram:.1}% used, more than {most}%"))
-                .hint("end something first (`nvidia-smi` shows who holds it), or raise `--vram-preflight`")
-                .code(REFUSED))
-        }
+    match vram.problem(plan.vram_preflight) {
+        // A driver that does not work is said, and the files that need it say so themselves.
+        Some(problem) if vram.percent().is_some() => Err(Error::new(format!("no room: {problem}"))
+            .hint("end something first, or raise `--vram-preflight`")
+            .code(REFUSED)),
         _ => Ok(()),
     }
 }

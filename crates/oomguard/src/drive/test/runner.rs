@@ -20,8 +20,9 @@ use rustix::io::FdFlags;
 
 use super::super::{Begun, Guard, Hand, JOB_OOM_SCORE, VERB_TOKENS, Verb, place};
 use super::cover;
+use super::gpu::{Gate, Gpus};
 use super::plan::{self, Case, Plan};
-use super::queue::{Next, Queue};
+use super::queue::{GpuRoom, Need, Next, Queue};
 use super::slot::{Slot, Streams};
 use super::verdict::End;
 use super::zygote::{Child, Ready, Said, Wanted, Zygote};
@@ -37,6 +38,7 @@ const ZYGOTE_PATIENCE: Duration = Duration::from_secs(120);
 /// How often it is looked whether memory has come back.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const ZYGOTE: u64 = VERB_TOKENS;
+const GPU: u64 = VERB_TOKENS + 1;
 const SLOT: u64 = VERB_TOKENS + 16;
 /// Why a file failed, where no test of it did.
 const NO_TEST_FAILED: &str = "pytest failed though no test did; its log says why";
@@ -63,6 +65,9 @@ pub struct Runner {
     slots: Vec<Option<Slot>>,
     /// Slots whose last file did not die of SIGKILL: nothing is started in them any more.
     lost: Vec<bool>,
+    gpus: Option<Gpus>,
+    /// Since when files wait for VRAM.
+    vram_waits: Option<Instant>,
     nursery: Nursery,
     zygote_leaf: Option<Leaf>,
     /// Where logs go.
@@ -92,7 +97,7 @@ pub struct Runner {
 
 impl Runner {
     /// A run that has not begun.
-    pub fn new(plan: Plan, dir: PathBuf, enforcement: Enforcement) -> Runner {
+    pub fn new(plan: Plan, dir: PathBuf, enforcement: Enforcement, gpus: Option<Gpus>) -> Runner {
         let needs = plan.cases.iter().map(|case| case.need).enumerate();
         let forks = plan.command.is_none() && plan.isolation != Isolation::Spawn;
         let anybody = plan.cases.iter().any(can_fork);
@@ -107,6 +112,8 @@ impl Runner {
             numbers: 0,
             failed_tests: 0,
             waits: None,
+            gpus,
+            vram_waits: None,
             again_at: Instant::NEVER,
             interrupts: 0,
             stopped: None,
@@ -123,6 +130,9 @@ impl Runner {
 
     /// Starts the zygote, or the first files.
     pub fn begin(&mut self, guard: &mut Guard) -> Result<(), Error> {
+        if let Some(gpus) = &self.gpus {
+            guard.poller.add(gpus.fd(), Interest::Read, GPU);
+        }
         if !matches!(self.nursery, Nursery::Wanted) {
             let how = if self.plan.command.is_some() { "command" } else { "spawn" };
             self.isolated(guard, how, None, &Ready::default());
@@ -191,7 +201,8 @@ impl Runner {
             if !self.queue.is_empty() && !self.has_come_back(guard) {
                 return;
             }
-            match self.queue.next(room(guard)) {
+            let gpu = self.gpu_room(guard);
+            match self.queue.next(room(guard), gpu) {
                 Next::Start(case) => self.order(guard, free, case),
                 Next::Wait | Next::Empty => return,
             }
@@ -233,6 +244,54 @@ impl Runner {
         false
     }
 
+    /// Whether a file that uses a GPU may start. As with RAM it is waited for, where nothing else is left to be done, and
+    /// not for ever.
+    fn gpu_room(&mut self, guard: &mut Guard) -> GpuRoom {
+        let Some(gpus) = &mut self.gpus else { return GpuRoom::Open(None) };
+        let full = match gpus.gate(self.plan.vram_preflight, self.queue.gpu_is_used()) {
+            Gate::Awaits => return GpuRoom::Closed,
+            Gate::Full(why) => why,
+            Gate::Open { room } => {
+                self.vram_waits = None;
+                // Those that run have theirs already.
+                let held = self.slots.iter().flatten().filter_map(|slot| slot.gpu.as_ref()?.peak);
+                return GpuRoom::Open(room.map(|room| held.fold(room, Bytes::plus)));
+            }
+        };
+        let now = clock::now();
+        gpus.look_soon(now);
+        if !self.queue.waits_for_gpu() || !self.queue.is_idle() {
+            return GpuRoom::Closed;
+        }
+        let wait = self.plan.wait;
+        let since = *self.vram_waits.get_or_insert_with(|| {
+            let text = format!("the files that use a GPU wait, {wait:?} at most: {full}");
+            guard.note(Notice::Note { text });
+            now
+        });
+        if now.since(since) >= wait {
+            self.stop(guard, format!("{full}, and it has not come back after {wait:?}"), Some(REFUSED));
+        }
+        GpuRoom::Closed
+    }
+
+    /// What the GPUs' watcher has seen is booked, and who waited for it may start.
+    fn look_at_gpus(&mut self, guard: &mut Guard) {
+        let Some(gpus) = &mut self.gpus else { return };
+        let now = clock::now();
+        let mut texts: Vec<String> = gpus.hear().into_iter().collect();
+        for (slot, hand) in self.slots.iter_mut().zip(&mut guard.hands) {
+            if let Some(held) = slot.as_mut().and_then(|slot| slot.gpu.as_mut()) {
+                gpus.book(held, |pid| hand.has(pid));
+            }
+        }
+        texts.extend(gpus.settle(now));
+        for text in texts {
+            guard.note(Notice::Note { text });
+        }
+        self.start_files(guard);
+    }
+
     fn order(&mut self, guard: &mut Guard, free: usize, case: usize) {
         let now = clock::now();
         self.numbers += 1;
@@ -272,8 +331,10 @@ impl Runner {
         guard.poller.add(slot.as_fd(), Interest::Read, SLOT + free as u64);
         let policy = Plan::policy(it, limit, self.enforcement);
         let path = it.name.clone();
+        slot.gpu = self.gpus.as_mut().filter(|_| it.need.gpu).map(Gpus::begins);
         self.slots[free] = Some(slot);
-        guard.note(Notice::FileStarted { job, path, attempt, limit, vram: None });
+        let vram = self.gpus.as_mut().and_then(Gpus::percent);
+        guard.note(Notice::FileStarted { job, path, attempt, limit, vram });
         guard.engine.handle(now, Input::Add(job, policy));
     }
 
@@ -293,6 +354,7 @@ impl Runner {
         let details = OwnedFd::from(details);
         let (id, args) = (slot.id, case.args.clone());
         let mut env = self.environment(&case.env);
+        env.extend(case.vram_env.iter().map(|(key, value)| (key.into(), Some(value.into()))));
         env.push((MARK.into(), Some(self.mark(id).into())));
         let argv = match &self.plan.command {
             Some(words) => plan::command(words, &case.path),
@@ -334,6 +396,7 @@ impl Runner {
         let Streams { output, details, beats } = slot.take_streams()?;
         let mut env =
             BTreeMap::from([(MARK.to_owned(), Some(format!("{}-{}", std::process::id(), slot.id)))]);
+        env.extend(case.vram_env.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
         if self.covers {
             let file = self.dir.join(format!("coverage.{}", slot.id));
             env.insert("COVERAGE_FILE".to_owned(), Some(file.to_string_lossy().into_owned()));
@@ -446,12 +509,14 @@ impl Runner {
             // Its pipe and files went to the zygote.
             self.numbers += 1;
             let (case, attempt, limit, began) = (slot.case, slot.attempt, slot.limit, slot.began);
+            let gpu = slot.gpu.take();
             guard.poller.remove(SLOT + index as u64);
             match Slot::open(&self.dir, self.numbers, &self.plan.cases[case].name, case, attempt, began) {
                 Ok(fresh) => *slot = fresh,
                 Err(error) => return guard.begun(job, Err(error.to_string())),
             }
             slot.limit = limit;
+            slot.gpu = gpu;
             guard.poller.add(slot.as_fd(), Interest::Read, SLOT + index as u64);
         }
         let mut hand =
@@ -506,6 +571,10 @@ impl Runner {
         let largest = hand.largest.as_ref().map(|(_, name, usage)| (name.clone(), *usage));
         let peak = peak.max(hand.charged_peak.minus(hand.charged_cache));
         let case = slot.case;
+        let vram = self.gpus.as_mut().and_then(Gpus::percent);
+        if let (Some(gpus), Some(held)) = (&mut self.gpus, &slot.gpu) {
+            gpus.ended(&self.plan.cases[case].name, held);
+        }
         let outcome = self.outcome(slot, cause, exit, age, peak, largest);
         let again = outcome.again;
         let memory = outcome.peak_ram.unwrap_or_default();
@@ -513,9 +582,9 @@ impl Runner {
             self.failed_tests += failures(&outcome);
         }
         self.outcomes.insert(case, outcome.clone());
-        guard.note(Notice::FileEnded { job: Some(job), vram: None, outcome: Box::new(outcome) });
+        guard.note(Notice::FileEnded { job: Some(job), vram, outcome: Box::new(outcome) });
         if again {
-            self.queue.again(case, memory, self.plan.cases[case].need.gpu);
+            self.queue.again(case, Need { memory, ..self.plan.cases[case].need });
         }
         if let Some(most) = self.plan.maxfail.filter(|most| self.failed_tests >= *most) {
             self.stop(guard, format!("stopped after {most} failure(s)"), None);
@@ -568,7 +637,7 @@ impl Runner {
             attempt: slot.attempt,
             seconds,
             peak_ram: Some(peak).filter(|peak| *peak > Bytes::ZERO),
-            peak_vram: None,
+            peak_vram: slot.gpu.as_ref().and_then(|held| held.peak),
             limit: slot.limit,
             isolation: if self.plan.command.is_some() { "command" } else { slot.isolation }.to_owned(),
             exit_code: if let Exit::Code(code) = exit { Some(code) } else { None },
@@ -657,6 +726,9 @@ impl Verb for Runner {
         if token == ZYGOTE {
             return self.hear_zygote(guard);
         }
+        if token == GPU {
+            return self.look_at_gpus(guard);
+        }
         let index = (token - SLOT) as usize;
         if let Some(slot) = self.slots.get_mut(index).and_then(Option::as_mut)
             && !slot.listen()
@@ -672,6 +744,9 @@ impl Verb for Runner {
             guard.look(now);
             self.start_files(guard);
         }
+        if self.gpus.as_ref().is_some_and(|gpus| now >= gpus.deadline()) {
+            self.look_at_gpus(guard);
+        }
         if let Nursery::Starting(_, until) = &self.nursery
             && now >= *until
         {
@@ -685,9 +760,10 @@ impl Verb for Runner {
     }
 
     fn deadline(&self) -> Instant {
+        let gpus = self.gpus.as_ref().map_or(Instant::NEVER, Gpus::deadline);
         match &self.nursery {
-            Nursery::Starting(_, until) => self.again_at.min(*until),
-            _ => self.again_at,
+            Nursery::Starting(_, until) => self.again_at.min(*until).min(gpus),
+            _ => self.again_at.min(gpus),
         }
     }
 

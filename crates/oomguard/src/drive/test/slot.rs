@@ -12,6 +12,7 @@ use oomguard_core::{Bytes, Instant};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::beats::Beats;
+use super::gpu::Held;
 
 /// A file of tests that runs, or is about to.
 pub struct Slot {
@@ -35,6 +36,8 @@ pub struct Slot {
     pub available: Option<Bytes>,
     /// What it left behind.
     pub left: Vec<String>,
+    /// What it has to do with GPUs; `None`: nothing that we know of.
+    pub gpu: Option<Held>,
     /// Why it could not be started.
     pub error: Option<String>,
     details: PathBuf,
@@ -79,6 +82,7 @@ impl Slot {
             log,
             available: None,
             left: Vec::new(),
+            gpu: None,
             error: None,
             details,
             pipe,
