@@ -180,6 +180,16 @@ fn the_family_that_took_the_memory_goes_and_not_the_old_large_one() {
 }
 
 #[test]
+fn a_family_that_was_born_after_the_last_scan_is_looked_for_before_an_old_one_goes() {
+    let mut world = World::new(false);
+    world.add(process(200, 100, 200, "database", 9000)).available(4000).look();
+    // Within the time in which a scan is believed.
+    world.add(process(300, 100, 300, "hog", 2200)).available(1800).pass(Duration::from_millis(20), 0);
+    world.pass(Duration::ZERO, 0);
+    assert_eq!(world.chosen(), [(300, Reason::FastestGrowth)]);
+}
+
+#[test]
 fn nothing_grew_so_it_is_the_largest() {
     let mut world = World::new(false);
     world.add(process(200, 100, 200, "a", 4000)).add(process(300, 100, 300, "b", 3000));

@@ -51,7 +51,7 @@ const SCAN_WARNED: Duration = Duration::from_secs(2);
 const CLOSE: Duration = Duration::from_millis(100);
 /// And again after this.
 const SCAN_CLOSE: Duration = Duration::from_millis(50);
-/// A scan this old is believed in a shortage: who was born since belongs to the family of its parent or its group.
+/// A scan this old is believed in a shortage, if it knows who has taken what is gone.
 const FRESH: Duration = Duration::from_millis(100);
 /// The job of another oomguard is left to that one for so long, as long as half of the reserve is left.
 const LEFT_TO_OTHERS: Duration = Duration::from_secs(10);
@@ -110,6 +110,8 @@ pub struct Watch {
     stage: Stage,
     looked: Option<Instant>,
     scanned: Option<Instant>,
+    /// Available then.
+    seen: Bytes,
     /// When the present shortage began.
     short_since: Option<Instant>,
     spent: VecDeque<Who>,
@@ -130,6 +132,7 @@ impl Watch {
             stage: Stage::Idle,
             looked: None,
             scanned: None,
+            seen: Bytes::MAX,
             short_since: None,
             spent: VecDeque::with_capacity(MOST_SPENT),
             effects: VecDeque::with_capacity(8),
@@ -205,15 +208,22 @@ impl Watch {
         wants_scan
     }
 
-    fn wants_scan(&self, now: Instant) -> bool {
+    fn wants_scan(&mut self, now: Instant) -> bool {
         let every = if self.available < self.policy.host.warning { SCAN_WARNED } else { SCAN_IDLE };
         let older_than = |age| self.scanned.is_none_or(|scanned| now.since(scanned) >= age);
         match self.stage {
-            Stage::Idle if self.gauge.short().is_some() => older_than(FRESH),
+            Stage::Idle if self.gauge.short().is_some() => older_than(FRESH) || self.is_outrun(),
             Stage::Idle => older_than(every) || (self.is_close() && older_than(SCAN_CLOSE)),
             Stage::Said { .. } => older_than(every),
             Stage::Confirm(_) | Stage::Acting(_) | Stage::Settle(_) => false,
         }
+    }
+
+    /// More has vanished since the last scan than whoever would be chosen is known to have taken: a family that nobody
+    /// has seen yet may have it.
+    fn is_outrun(&mut self) -> bool {
+        let vanished = self.seen.minus(self.available);
+        self.choice().is_none_or(|choice| vanished > choice.family.took)
     }
 
     /// A shortage is about to begin.
@@ -225,7 +235,7 @@ impl Watch {
 
     /// All processes, in order of their ids; a step is taken.
     pub fn scan(&mut self, now: Instant, rows: &[Row]) {
-        self.scanned = Some(now);
+        (self.scanned, self.seen) = (Some(now), self.available);
         let at_ease = self.available >= self.policy.host.warning;
         self.families.update(now, rows, at_ease);
         self.spent.retain(|who| rows.binary_search_by_key(who, |row| row.who).is_ok());

@@ -57,6 +57,8 @@ struct Guard {
     /// The groups of the held family.
     groups: Vec<u32>,
     acting: bool,
+    /// The oldest of its processes, as it was when it was chosen.
+    leader: Option<Row>,
     reaper: Reaper,
     sweeper: Sweeper,
     signals: Signals,
@@ -139,6 +141,7 @@ impl Guard {
             held: Held::new().map_err(|e| fail("look at processes", e))?,
             groups: Vec::with_capacity(64),
             acting: false,
+            leader: None,
             reaper,
             sweeper,
             signals,
@@ -283,7 +286,7 @@ impl Guard {
             Effect::Sweep => self.sweep(),
             Effect::Release => {
                 self.held.clear();
-                self.acting = false;
+                (self.acting, self.leader) = (false, None);
             }
         }
     }
@@ -292,6 +295,8 @@ impl Guard {
         self.held.clear();
         self.acting = true;
         let (families, rows) = (self.watch.families(), self.processes.rows());
+        // When its end is told, it may be gone from the table.
+        self.leader = rows.iter().find(|row| row.who == leader).copied();
         families.groups(rows, leader, &mut self.groups);
         for at in families.members(rows, leader) {
             // Who is gone need not be held.
@@ -364,13 +369,14 @@ impl Guard {
         if let Event::Chosen { choice, .. } = event {
             self.job = told::next(self.job);
             let leader = choice.family.leader;
-            let row = self.processes.rows().iter().find(|row| row.who == leader);
+            let row = self.leader.iter().chain(self.processes.rows()).find(|row| row.who == leader);
             self.roster.set(self.job, told::entry(leader, row, choice.family.usage));
             cgroup = row.map_or_else(String::new, |row| {
                 String::from_utf8_lossy(self.processes.cgroup(row)).into_owned()
             });
         }
-        self.tell(told::told(event, self.job, self.processes.rows(), cgroup));
+        let rows = self.leader.as_ref().map_or(self.processes.rows(), std::slice::from_ref);
+        self.tell(told::told(event, self.job, rows, cgroup));
     }
 
     fn tell(&mut self, told: impl Into<Told>) {
