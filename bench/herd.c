@@ -2,7 +2,17 @@
  * memory of their own: some 80 KiB each. They end with whoever reads this one's output: all read one pipe, its input. */
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+/* Until nobody writes any more, and all that were started have ended. */
+static int rest(void)
+{
+    char byte;
+    while (read(0, &byte, 1) > 0 || wait(NULL) > 0)
+        ;
+    return 0;
+}
 
 int main(int argc, char **argv)
 {
@@ -21,15 +31,9 @@ int main(int argc, char **argv)
             if (child == 0)
                 break;
         }
-        char byte;
-        while (read(0, &byte, 1) > 0)
-            ;
-        _exit(0);
+        _exit(rest());
     }
     puts("ready");
     fflush(stdout);
-    char byte;
-    while (read(0, &byte, 1) > 0)
-        ;
-    return 0;
+    return rest();
 }

@@ -1,6 +1,6 @@
 """What `oomguard run` adds to a command that does nothing, against others that start one command under a limit.
 
-    python bench/spawn_cost.py [--rounds 200] [--oomguard PATH] [--json]
+    python bench/spawn_cost.py [--rounds 60] [--oomguard PATH] [--json]
 
 Each round starts every way once, each time in another order, so that a busy moment meets all of them. Wall time is from
 the start to the reaped end, CPU is that of the launcher and of all it has waited for; medians.
@@ -9,12 +9,15 @@ the start to the reaped end, CPU is that of the launcher and of all it has waite
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
+from cgroup import limited
 from table import Table, arguments, median
 
 COLUMNS = {
@@ -23,6 +26,10 @@ COLUMNS = {
     "cpu_ms": ("CPU, ms", 2),
     "over_bare": ("wall over bare, ms", 2),
 }
+
+
+# Whoever joins a cgroup waits for one of the kernel's grace periods, and makes it cheap for who follows at once.
+PAUSE_S = 0.05
 
 
 def ways(oomguard: str, true: str) -> dict[str, list[str]]:
@@ -55,27 +62,50 @@ def works(argv: list[str]) -> str | None:
     return None if tried.returncode == 0 else said[0]
 
 
-def main() -> int:
-    parser = arguments(__doc__)
-    parser.add_argument("--rounds", type=int, default=200)
-    parser.add_argument("--oomguard", default=shutil.which("oomguard") or "target/release/oomguard")
-    given = parser.parse_args()
-    table = Table(COLUMNS)
-    true = shutil.which("true") or "/bin/true"
+def there(ways: dict[str, list[str]], table: Table) -> dict[str, list[str]]:
+    """Those that work here; of the others, why not."""
     commands: dict[str, list[str]] = {}
-    for way, argv in ways(str(Path(given.oomguard).resolve()), true).items():
+    for way, argv in ways.items():
         found = shutil.which(argv[0])
         why = works([found, *argv[1:]]) if found else "it is not installed"
         if found and why is None:
             commands[way] = [found, *argv[1:]]
         else:
             table.skip(f"{way}: {why}")
+    return commands
+
+
+def compare(commands: dict[str, list[str]], rounds: int) -> dict[str, list[tuple[float, float]]]:
     taken: dict[str, list[tuple[float, float]]] = {way: [] for way in commands}
-    order = list(commands)
-    for _ in range(given.rounds):
-        order.append(order.pop(0))
+    order, shuffle = list(commands), random.Random(1).shuffle
+    for _ in range(rounds):
+        shuffle(order)
         for way in order:
+            time.sleep(PAUSE_S)
             taken[way].append(start(commands[way]))
+    return taken
+
+
+def joining(stack: ExitStack, true: str, table: Table) -> dict[str, list[str]]:
+    """A shell that moves itself into a cgroup and becomes the command: the least that any launcher into one does."""
+    try:
+        cgroup = stack.enter_context(limited(1 << 30))
+    except OSError as error:
+        table.skip(f"a shell that joins a cgroup: {error}")
+        return {}
+    return {"sh, joining a cgroup": ["sh", "-c", 'echo $$ >"$0" && exec "$1"', str(cgroup / "cgroup.procs"), true]}
+
+
+def main() -> int:
+    parser = arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--oomguard", default=shutil.which("oomguard") or "target/release/oomguard")
+    given = parser.parse_args()
+    table = Table(COLUMNS)
+    true = shutil.which("true") or "/bin/true"
+    with ExitStack() as stack:
+        all_ways = ways(str(Path(given.oomguard).resolve()), true) | joining(stack, true, table)
+        taken = compare(there(all_ways, table), given.rounds)
     bare = median([wall for wall, _ in taken["fork and exec"]])
     for way, times in taken.items():
         wall, cpu = median([wall for wall, _ in times]), median([cpu for _, cpu in times])
