@@ -70,6 +70,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/look_cost.py --look $(RELEASE)/examples/look
 	$(BIN)/python bench/memory_back.py --memory-back $(RELEASE)/examples/memory_back
 	$(BIN)/python bench/spawn_cost.py --oomguard $(BIN)/oomguard
+	$(BIN)/python python/bench/test_runner.py --files 20 --work 0.2 --runner $(BIN)/oomguard
 	$(BIN)/python python/bench/check_cost.py
 	$(BIN)/python python/bench/interrupts.py
 	$(BIN)/python python/bench/zygote_cost.py

@@ -64,7 +64,13 @@ fn measure(mib: u64, rounds: u32, words: [OsString; 3]) {
     static OVER: AtomicBool = AtomicBool::new(false);
     if words[2] == "busy" {
         let cores = std::thread::available_parallelism().unwrap().get();
-        (0..cores).for_each(|_| drop(std::thread::spawn(|| while !OVER.load(Ordering::Relaxed) {})));
+        for _ in 0..cores {
+            std::thread::spawn(|| {
+                while !OVER.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
     }
     let argv: Vec<OsString> =
         [std::env::current_exe().unwrap().into(), "hold".into()].into_iter().chain(words).collect();
