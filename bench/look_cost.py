@@ -28,6 +28,7 @@ COLUMNS = {
     "count": ("of them", 0),
     "read_us": ("read and decide, us", 0),
     "each_us": ("us each", 2),
+    "host_us": ("of it the host, us", 1),
     "decide_us": ("of it deciding, us", 1),
     "share": ("% of a core", 3),
 }
@@ -74,6 +75,7 @@ def jobs(table: Table, look: str) -> None:
                     "count": count,
                     "read_us": took,
                     "each_us": took / count,
+                    "host_us": got["host_ns"] / 1e3,
                     "decide_us": decide,
                     "share": share,
                 }
