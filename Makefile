@@ -1,7 +1,7 @@
 # make demo   builds everything into .venv and shows what oomguard does, in about a minute
 # make test   every test of the project, Rust and Python
 # make test-ml the tests that train with the real frameworks, in an environment of their own (5 GB, some minutes)
-# make bench  what the guard and a check cost, against others in the same run; `bench-ml` for what needs torch
+# make bench  what guard, look, kill, start and check cost, against others in the same run (minutes); `bench-ml` what needs torch
 # make fuzz   every parser of outside bytes, FUZZ_SECONDS (600) each; make fuzz-short: 60 s each; fuzz/run says more
 # make simulate CASES=100000 SEED=...  random machines through the engine, every rule checked at every step
 # make mutate WORLDS=20000 SEED=1  breaks the engine in one way after another: do random machines find each?
@@ -15,6 +15,7 @@ BIN := $(VENV)/bin
 ML := .venv-ml
 SOURCES := $(shell find crates python/oomguard -name '*.rs' -o -name '*.toml' -o -name '*.py' -o -name '*.pyi')
 CARGO ?= cargo
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
 .PHONY: demo test test-rust test-python test-ml survival suites fuzz fuzz-short fuzz-tools simulate mutate check fmt generate bench bench-ml clean
 
@@ -64,7 +65,12 @@ suites: $(VENV)/.installed
 
 # Ratios in one run; BENCHMARKS.md holds what they were.
 bench: $(VENV)/.installed
+	$(CARGO) build --quiet --release -p oomguard -p oomguard-sys --example look --example memory_back
 	$(BIN)/python bench/guard_cost.py --oomguard $(BIN)/oomguard
+	$(BIN)/python bench/look_cost.py --look $(RELEASE)/examples/look
+	$(BIN)/python bench/memory_back.py --memory-back $(RELEASE)/examples/memory_back
+	$(BIN)/python bench/spawn_cost.py --oomguard $(BIN)/oomguard
+	$(BIN)/python python/bench/test_runner.py --files 20 --work 0.2 --runner $(BIN)/oomguard
 	$(BIN)/python python/bench/check_cost.py
 	$(BIN)/python python/bench/interrupts.py
 	$(BIN)/python python/bench/zygote_cost.py

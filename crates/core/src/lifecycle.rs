@@ -63,18 +63,18 @@ impl Engine {
     }
 
     fn try_start(&mut self, now: Instant, id: JobId) {
-        let room = self.has_room(now, id);
-        let known = self.host.is_some();
-        let job = self.job(id);
+        let job = &self.jobs[id.index()];
         if job.phase != Phase::Waiting || !job.start_due {
             return;
         }
-        if job.is_worker() && !room {
+        // Asked only for a job that wants to start: the answer takes a look at all the others.
+        if job.is_worker() && !self.has_room(now, id) {
             // Before the first look there is nothing to wait for but that look.
-            if known {
+            if self.host.is_some() {
                 self.wait_for_memory(now, id);
             }
         } else {
+            let job = self.job(id);
             job.reset();
             job.phase = Phase::Starting;
             self.act(Effect::Start(id));
