@@ -77,6 +77,11 @@ fn file(path: &Path, rootdir: &Path) -> Result<TestFile, Error> {
     Ok(TestFile { path: short, select: Vec::new(), size, imports, gpu, marks })
 }
 
+/// Stack that dropping one level takes, at most.
+const LEVEL: usize = 1024;
+const LEAST_STACK: usize = 1 << 20;
+const MOST_STACK: usize = 256 << 20;
+
 /// What `text` says, or the line (from 1) of a mark that cannot be read and what is wrong with it.
 pub(super) fn scan(text: &str) -> Result<Said, (usize, String)> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -87,9 +92,10 @@ pub(super) fn scan(text: &str) -> Result<Said, (usize, String)> {
         reader.visit_body(&module.body);
     }
     if !valid || reader.too_deep() {
-        // Dropping a tree that is nested by the ten thousand would overflow the stack; of one that was not walked through
-        // nobody knows how deep it is.
-        std::mem::forget(parsed);
+        // Dropping a tree that is nested by the ten thousand takes more stack than a thread has; of one that was not
+        // walked through nobody knows how deep it is, only that each level has a byte of its own.
+        let stack = text.len().saturating_mul(LEVEL).clamp(LEAST_STACK, MOST_STACK);
+        stacker::grow(stack, || drop(parsed));
     }
     reader.finish(&|offset| {
         1 + text.as_bytes().iter().take(offset as usize).filter(|byte| **byte == b'\n').count()
