@@ -67,7 +67,9 @@ class Interrupted(MemoryCritical):
         if limit is not None and held is not None and (held >= limit or (not short and seen.stop is None)):
             super().__init__("", "limit", seen.available, limit, held)
         elif seen.guarded:
-            super().__init__("", seen.cause or "reserve", seen.available)
+            # The guard may have taken its request back meanwhile. With memory to spare the machine was not short.
+            plenty = seen.available is not None and seen.available >= seen.warning
+            super().__init__("", seen.cause or ("limit" if plenty else "reserve"), seen.available)
         else:
             super().__init__("", "reserve", seen.available, threshold)
 

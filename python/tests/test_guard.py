@@ -290,6 +290,14 @@ except oomguard.StopRequested as e:
     assert ok(result).strip() == {1: "pruned: reserve", 2: "to end: reserve"}[stop]
 
 
+@pytest.mark.parametrize(("available", "cause"), [(10, "limit"), (1, "reserve")])
+def test_a_request_that_was_taken_back_on_the_way_keeps_its_cause(run, page, available, cause):
+    page.set(available=available << 30)
+    code = "import oomguard; from oomguard._errors import Interrupted; oomguard.check(); print(Interrupted().cause)"
+    result = run(code, OOMGUARD_PAGE=str(page.path))
+    assert result.stdout == f"{cause}\n", result
+
+
 def test_a_forked_child_is_not_interrupted_for_its_parents_guard(run):
     out = ok(
         run("""

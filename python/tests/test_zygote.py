@@ -230,7 +230,15 @@ def test_the_garbage_collector_sees_everything(inner, ready):
     assert child.code == 0, child
 
 
-def test_the_world_is_that_of_a_fresh_process(inner, ready):
+@pytest.fixture
+def sigint_is_heard():
+    """Whoever starts us in the background of a script has it ignored, and fresh processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_the_world_is_that_of_a_fresh_process(inner, sigint_is_heard, ready):
     text = """
 import json, os, signal, sys
 def test_a():
