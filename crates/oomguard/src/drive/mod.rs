@@ -94,7 +94,7 @@ pub trait Verb {
 pub enum Begun {
     /// It runs.
     Runs(Process),
-    /// Somebody else starts it; [`Guard::begun`] is called when that is done.
+    /// Somebody else starts it; `Guard::begun` is called when that is done.
     Later,
 }
 
