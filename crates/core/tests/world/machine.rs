@@ -30,7 +30,9 @@ impl World {
             let due = self.happenings.iter().enumerate().filter(|(_, h)| h.0 <= self.now);
             let Some((index, _)) = due.min_by_key(|(_, h)| (h.0, h.1)) else { return };
             let (_, _, job, number, happening) = self.happenings.remove(index);
-            if self.process(job).map_or(0, |p| p.number) == number {
+            // A start is about nobody that is there yet; what is left of the one before may go meanwhile.
+            let begins = matches!(happening, Happening::Started | Happening::StartFailed);
+            if begins || self.process(job).map_or(0, |p| p.number) == number {
                 self.happens(job, happening);
             }
         }
