@@ -10,7 +10,9 @@ Public interfaces only: ``config.cache``, and pytest's names for its plugins and
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -55,10 +57,9 @@ class LastFailed:
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self) -> None:
         """Writes, if the list would be another."""
-        if self._config.getoption("cacheshow", None) or not self._changes(self._cache().get(KEY, {})):
+        if self._config.getoption("cacheshow", None) or not self._changes(self._read()):
             return
-        with open(self._cache().mkdir("oomguard") / "lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self._locked(fcntl.LOCK_EX):
             known = self._cache().get(KEY, {})
             if self._changes(known):
                 kept = {nodeid: True for nodeid in known if self._failed.get(nodeid, True)}
@@ -69,8 +70,20 @@ class LastFailed:
 
     def _at_start(self) -> dict[str, bool]:
         if self._known is None:
-            self._known = self._cache().get(KEY, {})
+            self._known = self._read()
         return self._known
+
+    def _read(self) -> dict[str, bool]:
+        """Not while another writes: pytest's cache writes in place, and half a list reads as none."""
+        with self._locked(fcntl.LOCK_SH):
+            known: dict[str, bool] = self._cache().get(KEY, {})
+            return known
+
+    @contextlib.contextmanager
+    def _locked(self, how: int) -> Iterator[None]:
+        with open(self._cache().mkdir("oomguard") / "lock", "w") as lock:
+            fcntl.flock(lock, how)
+            yield
 
     def _cache(self) -> Any:
         return self._config.cache
