@@ -11,7 +11,7 @@ import pytest
 from absence import needs
 from conftest import wait_until
 from inner_pytest import SECONDS, environment
-from zygote_runner import Zygote, gone
+from zygote_runner import Zygote, children, gone
 
 DEPTHS = ("collection", "imports")
 
@@ -21,12 +21,14 @@ def depth(request):
     return request.param
 
 
-@pytest.fixture
-def ready(zygote, depth):
-    """Starts a zygote that must be ready at ``depth``, which it is told."""
+@pytest.fixture(params=[False, True], ids=["at once", "standing by"])
+def ready(zygote, depth, request):
+    """Starts a zygote that must be ready at ``depth``, which it is told. Its children are made when they are ordered,
+    or stand by for that."""
     started = zygote(depth=depth)
     assert started.ready["event"] == "ready", started.ready
     assert started.ready["depth"] == depth
+    started.stands_by = request.param
     return started
 
 
@@ -478,7 +480,7 @@ def test_a_killed_runner_leaves_nothing(inner, when):
 @pytest.mark.parametrize(
     ("order", "why"),
     [
-        ({"op": "dance"}, "`op` is `dance`, not `fork`"),
+        ({"op": "dance"}, "`op` is `dance`, not `fork` or `stand by`"),
         ({"joins_told": 1}, "4 descriptors came, not 4 and 1 to join"),
         ({"env": {"K": 1}}, "`env` is not an object of texts and nulls"),
         ({"args": "test_a.py"}, "`args` is not a list of texts"),
@@ -489,6 +491,62 @@ def test_orders_without_a_meaning_are_refused(inner, ready, order, why):
     inner.write(test_a="def test_a(): pass")
     assert ready.run("test_a.py", **order).refused == why
     assert ready.run("test_a.py").code == 0
+
+
+@pytest.fixture
+def standing(inner, zygote, depth, tmp_path):
+    """A zygote, the number of a child that stands by, and its pid; it has joined."""
+    inner.write(test_a="def test_a(): pass")
+    started = zygote(depth=depth)
+    join = tmp_path / "cgroup.procs"
+    fd = os.open(join, os.O_CREAT | os.O_WRONLY)
+    number = started.stand_by(fd)
+    os.close(fd)
+    wait_until(lambda: join.read_text() == "0", "nobody has joined")
+    (child,) = children(started.process.pid)
+    return started, number, child
+
+
+def test_a_child_that_stands_by_has_joined_before_it_is_known_for_what(standing):
+    zygote, number, pid = standing
+    child = zygote.fork("test_a.py", standby=number)
+    assert child.pid == pid
+    zygote.wait(child)
+    assert child.code == 0, child
+
+
+def test_who_stands_by_no_more_is_replaced(standing):
+    zygote, number, pid = standing
+    os.kill(pid, signal.SIGKILL)
+    assert gone(pid)
+    child = zygote.run("test_a.py", standby=number)
+    assert child.pid != pid
+    assert child.code == 0, child
+    assert zygote.run("test_a.py", standby=99).code == 0
+
+
+@pytest.mark.parametrize("depth", ["collection"], indirect=True)
+def test_who_stands_by_for_a_refused_order_goes(standing):
+    zygote, number, pid = standing
+    assert "comes too late" in zygote.run("-k", "test_a", standby=number).refused
+    assert gone(pid)
+
+
+def test_to_stand_by_may_be_refused(inner, zygote):
+    inner.write(test_a="def test_a(): pass")
+    started = zygote()
+    number = started.stand_by(joins_told=1)
+    assert started.run("test_a.py", standby=number).code == 0
+    refusal = {"event": "refused", "standby": number, "why": "0 descriptors came, not 1 to join"}
+    assert started.not_standing == [refusal]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_who_stands_by_goes_with_the_zygote(standing, how):
+    zygote, _, pid = standing
+    zygote.stand_by()
+    zygote.process.send_signal(how)
+    assert gone(pid)
 
 
 def test_options_come_too_late_for_a_deep_fork(inner, zygote):

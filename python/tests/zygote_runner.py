@@ -38,6 +38,11 @@ class Zygote:
         first = {"v": 1, "args": list(args), "paths": ["."], "preload": [], "depth": "auto", **hello}
         self.socket.send(json.dumps(first).encode())
         self.children: dict[int, Child] = {}
+        self.stands_by = False
+        """Whether each child is made, and in its cgroups, before its order is given."""
+        self.standbys = 0
+        self.not_standing: list[dict[str, Any]] = []
+        """Refusals of children that were to stand by."""
         self.ready = self.next()[0]
 
     def __enter__(self) -> Zygote:
@@ -63,6 +68,8 @@ class Zygote:
 
     def fork(self, *args: str, joins: tuple[int, ...] = (), joins_told: int | None = None, **more: Any) -> Child:
         """Orders a child; waits until it runs. ``Child.refused`` says why it does not."""
+        if self.stands_by:
+            more["standby"] = self.stand_by(*joins, oom_score_adj=more.get("oom_score_adj"))
         child = Child(len(self.children) + 1)
         self.children[child.id] = child
         order = {
@@ -78,6 +85,14 @@ class Zygote:
         os.close(child.writing)
         self._until(lambda: child.pid is not None or child.refused is not None)
         return child
+
+    def stand_by(self, *joins: int, joins_told: int | None = None, **more: Any) -> int:
+        """Orders a child that waits for its order; its number."""
+        self.standbys += 1
+        number = self.standbys
+        order = {"op": "stand by", "standby": number, "joins": len(joins) if joins_told is None else joins_told, **more}
+        socket.send_fds(self.socket, [json.dumps(order).encode()], list(joins))
+        return number
 
     def wait(self, *children: Child) -> None:
         """Until they have ended."""
@@ -102,6 +117,9 @@ class Zygote:
     def _until(self, done: Any) -> None:
         while not done():
             packet, fds = self.next()
+            if "standby" in packet:
+                self.not_standing.append(packet)
+                continue
             child = self.children[packet["id"]]
             if packet["event"] == "forked":
                 child.pid, child.pidfd = packet["pid"], fds[0]
@@ -147,6 +165,12 @@ class Child:
 
     def __repr__(self) -> str:
         return f"{self.end or self.refused}\n{self.stdout}\n{self.stderr}"
+
+
+def children(pid: int) -> list[int]:
+    """Its children, the oldest first."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return [int(child) for child in file.read().split()]
 
 
 def gone(pid: int) -> bool:

@@ -29,6 +29,14 @@ seconds, ``maxrss`` in bytes)::
     {"event":"refused","id":7,"why":"a thread was started: ..."}
     {"event":"exited","id":7,"code":1,"user":0.01,"system":0.01,"maxrss":1}
 
+A child can be made before it is known for what. It enters its cgroups, which takes the kernel 10 to 20 ms each time
+somebody else has not just done the same, and stands by there. With only the ``joins`` as descriptors::
+
+    {"op":"stand by","standby":6,"oom_score_adj":500,"joins":2}
+
+is answered by nothing, or by ``refused`` with its ``standby``. A fork with ``"standby":6`` then is that child, which
+joins nothing more; if it is not there any more, another is forked. One that has no order dies with the zygote.
+
 The code is pytest's; 125 says that the child could not enter its cgroups or limits and ran nothing (its stderr has the
 reason). At ``collection`` the ``args`` of a fork are paths and node ids; options there are refused, as they would come
 too late. The end of the socket ends the zygote: it kills what still runs and leaves without a word to pytest or atexit.

@@ -1,5 +1,5 @@
-"""The socket between runner and zygote: one JSON object a packet, with descriptors. Blocks; raises nothing the other
-end's death could cause: that is the end of file, and a packet to nobody is dropped."""
+"""The socket between runner and zygote, or zygote and child: one JSON object a packet, with descriptors. Blocks; raises
+nothing the other end's death could cause: that is the end of file, and a packet to nobody is dropped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_FDS = 253
 
 
 class Channel:
-    """The zygote's end.
+    """One end.
 
     Raises:
         OSError: ``fd`` is not a socket.
@@ -60,22 +60,36 @@ class Channel:
             raise
         return packet, list(fds)
 
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Two ends of a new one."""
+        one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(one.detach()), cls(other.detach())
+
+    def forward(self, packet: dict[str, Any], fds: list[int]) -> bool:
+        """Passes on what was received; whether anybody is there to receive it."""
+        try:
+            socket.send_fds(self._socket, [_encoded(packet)], fds)
+        except OSError:
+            return False
+        return True
+
     def send(self, event: str, *fds: int, **fields: object) -> None:
         """Tells the runner. A text ``output`` that would not fit loses its beginning."""
-        raw = _encoded(event, fields)
+        raw = _encoded({"event": event, **fields})
         while len(raw) > LONGEST and fields.get("output"):
             output = str(fields["output"])
             fields["output"] = output[len(output) - len(output) * 3 // 4 :] if len(output) > 16 else ""
-            raw = _encoded(event, fields)
+            raw = _encoded({"event": event, **fields})
         try:
             socket.send_fds(self._socket, [raw], list(fds))
         except OSError:
             pass  # the next `receive` finds the end
 
     def close(self) -> None:
-        """In a child: the socket is the zygote's."""
+        """This end. In a child, which has a copy of the zygote's: only there."""
         self._socket.close()
 
 
-def _encoded(event: str, fields: dict[str, object]) -> bytes:
-    return json.dumps({"event": event, **fields}, separators=(",", ":")).encode()
+def _encoded(packet: dict[str, Any]) -> bytes:
+    return json.dumps(packet, separators=(",", ":")).encode()

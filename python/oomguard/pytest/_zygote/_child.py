@@ -30,23 +30,31 @@ def fail(order: Order, why: str) -> NoReturn:
     os._exit(FAILED)
 
 
-def confine(order: Order) -> None:
-    """Enters session, cgroups and limits, before anything else allocates; fails where one of them cannot be entered."""
+def enter(joins: list[int], oom_score_adj: int | None) -> str | None:
+    """Enters a session and cgroups of its own, before anything else allocates; says what could not be entered."""
     step = "setsid"
     try:
         os.setsid()
-        for join in order.joins:
+        for join in joins:
             step = f"joining the cgroup `{os.path.dirname(os.readlink(f'/proc/self/fd/{join}'))}`"
             os.write(join, b"0")
-        if order.oom_score_adj is not None:
+        if oom_score_adj is not None:
             step = "oom_score_adj"
             with open("/proc/self/oom_score_adj", "w") as file:
-                file.write(str(order.oom_score_adj))
-        if order.rlimit_data is not None:
-            step = "RLIMIT_DATA"
-            resource.setrlimit(resource.RLIMIT_DATA, (order.rlimit_data, order.rlimit_data))
+                file.write(str(oom_score_adj))
     except (OSError, ValueError) as error:
-        fail(order, f"{step}: {error}")
+        return f"{step}: {error}"
+    return None
+
+
+def limit(rlimit_data: int | None) -> str | None:
+    """Limits the bytes of this process and its children each; says why that could not be done."""
+    try:
+        if rlimit_data is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (rlimit_data, rlimit_data))
+    except (OSError, ValueError) as error:
+        return f"RLIMIT_DATA: {error}"
+    return None
 
 
 def apply(env: dict[str, str | None]) -> None:

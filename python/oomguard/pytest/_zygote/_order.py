@@ -27,6 +27,24 @@ class Hello(NamedTuple):
         return cls(_texts(packet, "args"), _texts(packet, "paths"), _texts(packet, "preload"), depth)
 
 
+class Standby(NamedTuple):
+    """One child that is to wait for its order in these cgroups."""
+
+    number: int
+    oom_score_adj: int | None
+    joins: list[int]
+
+    @classmethod
+    def read(cls, packet: dict[str, Any], fds: list[int]) -> Standby:
+        """
+        Raises:
+            ValueError: A field is missing or has another type, or the descriptors are not as many as told.
+        """
+        if len(fds) != _number(packet, "joins"):
+            raise ValueError(f"{len(fds)} descriptors came, not {packet.get('joins')} to join")
+        return cls(_required(packet, "standby"), _number(packet, "oom_score_adj"), fds)
+
+
 class Order(NamedTuple):
     """One child. ``fds`` are all that came, ``joins`` the last of them; sizes in bytes."""
 
@@ -35,6 +53,7 @@ class Order(NamedTuple):
     env: dict[str, str | None]
     oom_score_adj: int | None
     rlimit_data: int | None
+    standby: int | None
     fds: list[int]
     joins: list[int]
 
@@ -70,11 +89,15 @@ class Order(NamedTuple):
         env = packet.get("env") or {}
         if not isinstance(env, dict) or not all(value is None or isinstance(value, str) for value in env.values()):
             raise ValueError("`env` is not an object of texts and nulls")
-        number = _number(packet, "id")
-        if number is None:
-            raise ValueError("`id` is missing")
-        adj, data = _number(packet, "oom_score_adj"), _number(packet, "rlimit_data")
-        return cls(number, _texts(packet, "args"), env, adj, data, fds, fds[4:])
+        adj, data, standby = (_number(packet, name) for name in ("oom_score_adj", "rlimit_data", "standby"))
+        return cls(_required(packet, "id"), _texts(packet, "args"), env, adj, data, standby, fds, fds[4:])
+
+
+def _required(packet: dict[str, Any], name: str) -> int:
+    number = _number(packet, name)
+    if number is None:
+        raise ValueError(f"`{name}` is missing")
+    return number
 
 
 def _texts(packet: dict[str, Any], name: str) -> list[str]:

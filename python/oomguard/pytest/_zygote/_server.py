@@ -6,11 +6,11 @@ import os
 import select
 import signal
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from oomguard.pytest._zygote import _child, _death, _safety
 from oomguard.pytest._zygote._channel import Channel
-from oomguard.pytest._zygote._order import Order
+from oomguard.pytest._zygote._order import Order, Standby
 from oomguard.pytest._zygote._output import Output, flush
 from oomguard.pytest._zygote._seeds import Seeds
 
@@ -19,12 +19,28 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 class Child:
-    """One that lives."""
+    """One that lives. ``channel``: where its order goes; it stands by, and ``id`` is its number as that, for as long as
+    there is one."""
 
-    def __init__(self, id: int, pid: int, pidfd: int) -> None:
+    def __init__(self, id: int, pid: int, channel: Channel | None) -> None:
         self.id = id
         self.pid = pid
-        self.pidfd = pidfd
+        self.pidfd = os.pidfd_open(pid)
+        self.channel = channel
+
+    def take(self, order: Order, packet: dict[str, Any]) -> bool:
+        """Gives it what it stands by for; whether it is there to take it."""
+        if self.channel is None or not self.channel.forward(packet, order.fds):
+            return False
+        self.channel.close()
+        self.id, self.channel = order.id, None
+        return True
+
+    def close(self) -> None:
+        """What the zygote holds of it."""
+        os.close(self.pidfd)
+        if self.channel is not None:
+            self.channel.close()
 
     def kill(self) -> None:
         """The process, and the group that it leads if it has got so far."""
@@ -62,14 +78,14 @@ class Server:
         shared, seeds = self._output.look(), Seeds()
         handlers, garbage = _child.Handlers(), _child.Garbage()
         order = self._until_a_child()
-        # This is the child, confined already.
+        # This is the child, in its cgroups already.
+        if why := _child.limit(order.rlimit_data):
+            _child.fail(order, why)
         try:
             self._output.replace(shared, order.stdout, order.stderr)
         except OSError as error:
             _child.fail(order, f"a descriptor of its own: {error}")
-        for fd in (*order.joins, order.stdout, order.stderr, *(child.pidfd for child in self._children.values())):
-            os.close(fd)
-        self._channel.close()
+        _close([*order.joins, order.stdout, order.stderr])
         handlers.child()
         _child.apply({**self._env, **order.env})
         seeds.child()
@@ -86,48 +102,98 @@ class Server:
 
     def _next(self) -> Order | None:
         """The next packet; an order only in the child that it has made."""
-        id: int | None = None
+        refused: dict[str, Any] = {"id": None}
         fds: list[int] = []
         try:
             received = self._channel.receive()
             if received is None:
                 self._end()
             packet, fds = received
-            id = packet.get("id")
-            if packet.get("op") != "fork":
-                raise ValueError(f"`op` is `{packet.get('op')}`, not `fork`")
-            order = Order.read(packet, fds)
-            why = self._check(order) or _safety.threads()
+            op, refused = packet.get("op"), {"id": packet.get("id")}
+            if op == "fork":
+                return self._begin(Order.read(packet, fds), packet)
+            if op == "stand by":
+                refused = {"standby": packet.get("standby")}
+                return self._stand_by(Standby.read(packet, fds))
+            raise ValueError(f"`op` is `{op}`, not `fork` or `stand by`")
         except ValueError as error:
-            why = str(error)
-        if why is not None:
-            self._channel.send("refused", id=id, why=why)
+            self._channel.send("refused", **refused, why=str(error))
             _close(fds)
             return None
-        return order if self._fork(order) else None
 
-    def _fork(self, order: Order) -> bool:
+    def _begin(self, order: Order, packet: dict[str, Any]) -> Order | None:
+        """A child for this order: the one that stands by for it, or a new one. Returns it in that."""
+        waiting = (child for child in self._children.values() if child.channel and child.id == order.standby)
+        child = next(waiting, None)
+        if why := self._check(order):
+            if child is not None:
+                child.kill()
+            raise ValueError(why)
+        if child is None or not child.take(order, packet):
+            child = self._fork(order.id, None)
+            if child is None:
+                if why := _child.enter(order.joins, order.oom_score_adj):
+                    _child.fail(order, why)
+                return order
+        _close(order.fds)
+        self._channel.send("forked", child.pidfd, id=order.id, pid=child.pid)
+        return None
+
+    def _stand_by(self, wanted: Standby) -> Order | None:
+        """A child that waits for its order in its cgroups already. Returns that, in the child."""
+        ours, theirs = Channel.pair()
+        try:
+            child = self._fork(wanted.number, ours)
+        except ValueError:
+            ours.close()
+            theirs.close()
+            raise
+        if child is None:
+            ours.close()
+            why = _child.enter(wanted.joins, wanted.oom_score_adj)
+            _close(wanted.joins)
+            received = theirs.receive()
+            if received is None:
+                os._exit(0)  # the zygote is gone
+            theirs.close()
+            order = Order.read(*received)
+            if why:
+                _child.fail(order, why)
+            return order
+        theirs.close()
+        _close(wanted.joins)
+        return None
+
+    def _fork(self, id: int, channel: Channel | None) -> Child | None:
+        """``None`` in the child, which holds nothing of its siblings'.
+
+        Raises:
+            ValueError: Why there is none.
+        """
+        if why := _safety.threads():
+            raise ValueError(why)
         try:
             pid = _safety.fork()
         except OSError as error:
-            self._channel.send("refused", id=order.id, why=f"fork: {error.strerror}")
-            _close(order.fds)
-            return False
+            raise ValueError(f"fork: {error.strerror}") from None
         if pid == 0:
-            _child.confine(order)
-            return True
-        _close(order.fds)
-        pidfd = os.pidfd_open(pid)
-        self._children[pidfd] = Child(order.id, pid, pidfd)
-        self._poller.register(pidfd, select.POLLIN)
-        self._channel.send("forked", pidfd, id=order.id, pid=pid)
-        return False
+            self._channel.close()
+            for sibling in self._children.values():
+                sibling.close()
+            self._children.clear()
+            return None
+        child = Child(id, pid, channel)
+        self._children[child.pidfd] = child
+        self._poller.register(child.pidfd, select.POLLIN)
+        return child
 
     def _reap(self, pidfd: int) -> None:
         child = self._children.pop(pidfd)
         self._poller.unregister(pidfd)
-        os.close(pidfd)
+        child.close()
         _, status, used = os.wait4(child.pid, 0)
+        if child.channel is not None:
+            return  # it had no order
         code = os.waitstatus_to_exitcode(status)
         end = {"signal": -code} if code < 0 else {"code": code}
         times = {"user": round(used.ru_utime, 6), "system": round(used.ru_stime, 6), "maxrss": used.ru_maxrss * 1024}

@@ -13,6 +13,7 @@ mod preflight;
 mod queue;
 mod runner;
 mod slot;
+mod standby;
 mod verdict;
 mod zygote;
 

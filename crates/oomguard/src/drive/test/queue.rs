@@ -129,6 +129,11 @@ impl Queue {
         self.running.is_empty()
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Nobody waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()

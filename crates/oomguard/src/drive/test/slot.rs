@@ -22,6 +22,8 @@ pub struct Slot {
     pub attempt: u32,
     /// Its number in the zygote's answers.
     pub id: u64,
+    /// Who waits for it in its cgroup.
+    pub standby: Option<u64>,
     /// When it was ordered.
     pub began: Instant,
     /// What it may use.
@@ -75,6 +77,7 @@ impl Slot {
             case,
             attempt,
             id: number,
+            standby: None,
             began: now,
             limit: None,
             beats: Beats::default(),

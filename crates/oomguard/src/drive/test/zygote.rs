@@ -21,6 +21,7 @@ use rustix::net::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::super::JOB_OOM_SCORE;
 use crate::error::Error;
 
 /// The variable that tells the zygote its socket's number.
@@ -56,8 +57,18 @@ struct Fork<'a> {
     id: u64,
     args: &'a [String],
     env: &'a BTreeMap<String, Option<String>>,
-    oom_score_adj: Option<i32>,
+    oom_score_adj: i32,
     rlimit_data: Option<Bytes>,
+    standby: Option<u64>,
+    joins: usize,
+}
+
+/// A child to make before it is known for which file.
+#[derive(Clone, Debug, Serialize)]
+struct StandBy {
+    op: &'static str,
+    standby: u64,
+    oom_score_adj: i32,
     joins: usize,
 }
 
@@ -69,12 +80,12 @@ pub struct Child<'a> {
     pub args: &'a [String],
     /// Changes to the environment; `None` removes.
     pub env: &'a BTreeMap<String, Option<String>>,
-    /// Its OOM score.
-    pub oom_score_adj: Option<i32>,
     /// `RLIMIT_DATA`, where no cgroup holds it.
     pub rlimit_data: Option<Bytes>,
     /// Its cgroup.
     pub leaf: Option<&'a Leaf>,
+    /// Who waits for this order in that cgroup.
+    pub standby: Option<u64>,
     /// Standard output and error, the heartbeat pipe, the file for details.
     pub streams: [BorrowedFd<'a>; STREAMS],
 }
@@ -97,6 +108,8 @@ pub enum Said {
     Forked(u64, Process),
     /// A child could not be made.
     Refused(u64, String),
+    /// A child that was to stand by is not there.
+    WontStandBy(u64),
     /// A child has ended.
     Exited(u64, Exit),
     /// The zygote itself is gone.
@@ -142,7 +155,8 @@ enum Packet {
         pid: u32,
     },
     Refused {
-        id: u64,
+        id: Option<u64>,
+        standby: Option<u64>,
         why: String,
     },
     Exited {
@@ -206,16 +220,28 @@ impl Zygote {
             id: child.id,
             args: child.args,
             env: child.env,
-            oom_score_adj: child.oom_score_adj,
+            oom_score_adj: JOB_OOM_SCORE,
             rlimit_data: child.rlimit_data,
+            standby: child.standby,
             joins: joins.len(),
         };
-        let text = serde_json::to_vec(&fork).map_err(|error| error.to_string())?;
+        let fds: Vec<BorrowedFd<'_>> = child.streams.iter().copied().chain(joins).collect();
+        self.order(&fork, &fds)
+    }
+
+    /// Has a child made that waits for its order in `leaf`; only [`Said::WontStandBy`] may follow.
+    pub fn stand_by(&self, standby: u64, leaf: &Leaf) -> Result<(), String> {
+        let joins: Vec<BorrowedFd<'_>> = leaf.join_fds().collect();
+        let order = StandBy { op: "stand by", standby, oom_score_adj: JOB_OOM_SCORE, joins: joins.len() };
+        self.order(&order, &joins)
+    }
+
+    fn order(&self, order: &impl Serialize, fds: &[BorrowedFd<'_>]) -> Result<(), String> {
+        let text = serde_json::to_vec(order).map_err(|error| error.to_string())?;
         if text.len() > LONGEST {
             return Err("its arguments are too long for one packet".to_owned());
         }
-        let fds: Vec<BorrowedFd<'_>> = child.streams.iter().copied().chain(joins).collect();
-        self.send(&text, &fds).map_err(|error| format!("the zygote does not listen: {error}"))
+        self.send(&text, fds).map_err(|error| format!("the zygote does not listen: {error}"))
     }
 
     fn send(&self, text: &[u8], fds: &[BorrowedFd<'_>]) -> rustix::io::Result<()> {
@@ -291,7 +317,8 @@ fn said(packet: Packet, pidfd: Option<OwnedFd>) -> Said {
             Some(pidfd) => Said::Forked(id, Process::held(pid, pidfd)),
             None => Said::Refused(id, "the zygote did not hand its process over".to_owned()),
         },
-        Packet::Refused { id, why } => Said::Refused(id, why),
+        Packet::Refused { standby: Some(standby), .. } => Said::WontStandBy(standby),
+        Packet::Refused { id, why, .. } => Said::Refused(id.unwrap_or_default(), why),
         Packet::Exited { id, code, signal } => Said::Exited(
             id,
             match (code, signal) {

@@ -7,7 +7,7 @@ mod finish;
 mod nursery;
 mod start;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::AsFd;
@@ -27,6 +27,7 @@ use super::gpu::Gpus;
 use super::plan::Plan;
 use super::queue::Queue;
 use super::slot::Slot;
+use super::standby::Standby;
 use super::zygote::{Ready, Wanted, Zygote};
 use crate::config::test::{GpuFiles, Isolation};
 use crate::error::{Error, FAILED};
@@ -63,12 +64,16 @@ pub struct Runner {
     /// Since when files wait for VRAM.
     vram_waits: Option<Instant>,
     nursery: Nursery,
+    /// Who waits for an order, the longest first.
+    standbys: VecDeque<Standby>,
     zygote_leaf: Option<Leaf>,
     /// Where logs go.
     dir: PathBuf,
     /// How often each file was run.
     attempts: Vec<u32>,
     numbers: u64,
+    /// How many cgroups were made.
+    leaves: u64,
     failed_tests: u32,
     /// Since when files wait for memory to come back.
     waits: Option<Instant>,
@@ -102,8 +107,10 @@ impl Runner {
             nursery: if forks && anybody { Nursery::Wanted } else { Nursery::None },
             attempts: vec![0; plan.cases.len()],
             covers: plan.command.is_none() && cover::is_wanted(&plan.options),
+            standbys: VecDeque::new(),
             zygote_leaf: None,
             numbers: 0,
+            leaves: 0,
             failed_tests: 0,
             waits: None,
             gpus,
@@ -133,7 +140,7 @@ impl Runner {
             self.start_files(guard);
             return Ok(());
         }
-        let name = format!("test-{}-zygote", std::process::id());
+        let name = leaf_name("zygote");
         self.zygote_leaf = guard.parent.as_ref().and_then(|parent| parent.leaf(&name).ok());
         let log = self.dir.join("zygote.log");
         let file = File::create_new(&log).map_err(|error| Error::io("create", &log, &error))?;
@@ -159,6 +166,7 @@ impl Runner {
         {
             zygote.end();
         }
+        self.standbys.drain(..).for_each(Standby::dismiss);
         if let Some(leaf) = self.zygote_leaf.take() {
             let _ = leaf.kill();
             let _ = leaf.remove();
@@ -322,6 +330,11 @@ impl Verb for Runner {
             _ => {}
         }
     }
+}
+
+/// What the cgroups of this run are called; each file's has a number.
+fn leaf_name(of: impl std::fmt::Display) -> String {
+    format!("test-{}-{of}", std::process::id())
 }
 
 /// What all files together may use: what is available and what they use already, less the reserve.

@@ -8,6 +8,7 @@ use oomguard_sys::wait::Interest;
 
 use super::super::super::{Begun, Guard, Hand};
 use super::super::slot::Slot;
+use super::super::standby::Standby;
 use super::super::zygote::{Ready, Said, Zygote};
 use super::{Runner, SLOT, ZYGOTE};
 use crate::config::test::Isolation;
@@ -42,6 +43,11 @@ impl Runner {
                     Some(job) => guard.begun(job, Ok(process)),
                     None => drop(process.signal(Signal::KILL)),
                 },
+                Some(Said::WontStandBy(number)) => {
+                    // A file's own order will be refused, too, and that says why.
+                    let gone = self.standbys.iter().position(|standby| standby.number == number);
+                    let _ = gone.and_then(|index| self.standbys.remove(index)).map(Standby::dismiss);
+                }
                 Some(Said::Refused(id, why)) => self.refused(guard, id, &why),
                 Some(Said::Exited(id, exit)) => {
                     if let Some(job) = self.job_of(id) {
@@ -97,14 +103,14 @@ impl Runner {
             // Its pipe and files went to the zygote.
             self.numbers += 1;
             let (case, attempt, limit, began) = (slot.case, slot.attempt, slot.limit, slot.began);
-            let gpu = slot.gpu.take();
+            let (gpu, standby) = (slot.gpu.take(), slot.standby);
             guard.poller.remove(SLOT + index as u64);
             match Slot::open(&self.dir, self.numbers, &self.plan.cases[case].name, case, attempt, began) {
                 Ok(fresh) => *slot = fresh,
                 Err(error) => return guard.begun(job, Err(error.to_string())),
             }
             slot.limit = limit;
-            slot.gpu = gpu;
+            (slot.gpu, slot.standby) = (gpu, standby);
             guard.poller.add(slot.as_fd(), Interest::Read, SLOT + index as u64);
         }
         let mut hand =
@@ -122,6 +128,7 @@ impl Runner {
     /// `exit`: a fresh process would end in the same way, with this code.
     pub(super) fn without_zygote(&mut self, guard: &mut Guard, why: &str, output: &str, exit: Option<u8>) {
         guard.poller.remove(ZYGOTE);
+        self.standbys.drain(..).for_each(Standby::dismiss);
         let before = std::mem::replace(&mut self.nursery, Nursery::None);
         let began = matches!(before, Nursery::Ready(..));
         if let Nursery::Starting(zygote, _) | Nursery::Ready(zygote, _) = before {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use oomguard_core::{Bytes, Input, JobId};
-use oomguard_sys::cgroup::Limits;
+use oomguard_sys::cgroup::{Leaf, Limits};
 use oomguard_sys::clock;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
@@ -20,10 +20,11 @@ use super::super::gpu::{Gate, Gpus};
 use super::super::plan::{self, Case, Plan};
 use super::super::queue::{GpuRoom, Next};
 use super::super::slot::{Slot, Streams};
+use super::super::standby::Standby;
 use super::super::zygote::Child;
 use super::super::{percent_used, preflight};
 use super::nursery::Nursery;
-use super::{LOOK_AGAIN, MARK, PLUGIN, Runner, SLOT, room};
+use super::{LOOK_AGAIN, MARK, PLUGIN, Runner, SLOT, leaf_name, room};
 use crate::config::test::Isolation;
 use crate::error::{FAILED, REFUSED};
 use crate::record::{Entry, Notice};
@@ -36,12 +37,26 @@ impl Runner {
         }
         while let Some(free) = self.free_slot() {
             if !self.queue.is_empty() && !self.has_come_back(guard) {
-                return;
+                break;
             }
             let gpu = self.gpu_room(guard);
             match self.queue.next(room(guard), gpu) {
                 Next::Start(case) => self.order(guard, free, case),
-                Next::Wait | Next::Empty => return,
+                Next::Wait | Next::Empty => break,
+            }
+        }
+        self.have_standbys(guard);
+    }
+
+    /// Has as many children wait in their cgroups as there will be files at the same time.
+    fn have_standbys(&mut self, guard: &Guard) {
+        let (Nursery::Ready(zygote, _), Some(parent)) = (&self.nursery, &guard.parent) else { return };
+        let wanted = usize::from(self.plan.jobs).min(self.queue.len());
+        while self.standbys.len() < wanted {
+            self.leaves += 1;
+            match Standby::order(zygote, parent, self.leaves, leaf_name(self.leaves)) {
+                Some(standby) => self.standbys.push_back(standby),
+                None => return,
             }
         }
     }
@@ -147,7 +162,15 @@ impl Runner {
         let whole = attempt > 1 && !it.limit_is_meant && self.was_killed(case);
         slot.limit = if whole { it.limit.map(|limit| limit.max(room(guard))) } else { it.limit };
         let (job, limit) = (JobId(free as u16), slot.limit);
-        let name = format!("test-{}-{free}", std::process::id());
+        let standby = if can_fork(it) { self.standbys.pop_front() } else { None };
+        slot.standby = standby.as_ref().map(|standby| standby.number);
+        let name = standby.map_or_else(
+            || {
+                self.leaves += 1;
+                leaf_name(self.leaves)
+            },
+            |standby| standby.name,
+        );
         let limits = limit.map(|limit| Limits { swap: Some(Bytes::ZERO), ..Limits::new(limit) });
         let mut hand = Hand::new(name, self.enforcement, limits);
         hand.leaves_nothing = true;
@@ -182,6 +205,10 @@ impl Runner {
     /// A fresh process.
     pub(super) fn spawn(&mut self, job: JobId, hand: &mut Hand) -> Result<Begun, SpawnError> {
         let Some(slot) = &mut self.slots[job.index()] else { return Err(nothing("start an empty slot")) };
+        if slot.standby.take().is_some() {
+            // It was to be a child of the zygote. Who waits for that in its cgroup waits for nothing.
+            let _ = hand.leaf.as_ref().map(Leaf::kill);
+        }
         let case = &self.plan.cases[slot.case];
         let Some(Streams { output, details, beats }) = slot.take_streams() else {
             return Err(nothing("start a file twice"));
@@ -243,9 +270,9 @@ impl Runner {
             id: slot.id,
             args: &case.args,
             env: &env,
-            oom_score_adj: Some(JOB_OOM_SCORE),
             rlimit_data: place::rlimit_data(hand.enforcement, hand.limits.map(|limits| limits.memory)),
             leaf: hand.leaf.as_ref(),
+            standby: slot.standby,
             streams: [output.as_fd(), output.as_fd(), beats.as_fd(), details.as_fd()],
         };
         if zygote.fork(&child).is_err() {
