@@ -7,6 +7,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 from typing import Any
 
 import pytest
@@ -16,6 +17,9 @@ import oomguard
 
 SECONDS = 60
 """Deadline of an inner run: with pytest-xdist three interpreters start, on a machine that may be busy."""
+TEMPORARY = tempfile.TemporaryDirectory(prefix="inner-pytest-")
+"""Where inner runs have their ``tmp_path``: pytest removes the folders of its last runs but three, and warns of each
+that another run is removing at the same time."""
 
 
 class Inner:
@@ -68,7 +72,8 @@ def environment(**more: str) -> dict[str, str]:
     # Where `CI` is set pytest does not shorten its summary.
     own = ("PYTEST_", "CI", "BUILD_NUMBER")
     env = {name: value for name, value in clean_env().items() if not name.startswith(own)}
-    return {**env, "PYTHONPATH": str(pathlib.Path(oomguard.__file__).parents[1]), "COLUMNS": "200", **more}
+    env |= {"PYTHONPATH": str(pathlib.Path(oomguard.__file__).parents[1]), "COLUMNS": "200"}
+    return {**env, "PYTEST_DEBUG_TEMPROOT": TEMPORARY.name, **more}
 
 
 def is_installed() -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import weakref
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
@@ -51,7 +52,8 @@ def telling(config: pytest.Config, at_exit: str | None) -> str | None:
 
 
 class Cleanups:
-    """Sees, while it is entered, which of the user's files register something with ``atexit``.
+    """Sees, while it is entered, which of the user's files register something with ``atexit``, or a
+    ``weakref.finalize``, which does so once for all.
 
     A temporary folder that a conftest makes at import is the example: the first child to end would remove it for all.
     What a library registers when it is imported is the library's own.
@@ -62,12 +64,18 @@ class Cleanups:
 
     def __enter__(self) -> Cleanups:
         self._register = atexit.register
+        self._finalize = weakref.finalize.__init__
 
         def register(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Callable[..., Any]:
             self.users = self.users or _by_user(sys._getframe(1))
             return self._register(function, *args, **kwargs)
 
+        def finalize(finalizer: Any, /, *args: Any, **kwargs: Any) -> None:
+            self.users = self.users or _by_user(sys._getframe(1))
+            self._finalize(finalizer, *args, **kwargs)
+
         atexit.register = register  # type: ignore[assignment]
+        weakref.finalize.__init__ = finalize  # type: ignore[method-assign]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -76,6 +84,7 @@ class Cleanups:
     def stop(self) -> None:
         """Sees no more."""
         atexit.register = self._register
+        weakref.finalize.__init__ = self._finalize  # type: ignore[method-assign]
 
 
 def _by_user(frame: FrameType | None) -> str | None:

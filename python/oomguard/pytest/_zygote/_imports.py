@@ -5,20 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from unittest import mock
 
 import pytest
 
 from oomguard.pytest import _heartbeat, _report_file
-from oomguard.pytest._zygote import _preload
+from oomguard.pytest._zygote import _preload, _warm_up
 from oomguard.pytest._zygote._order import Hello, Order
 
 PLUGIN = ("-p", "oomguard.pytest._heartbeat")
-
-
-def warm_up() -> None:
-    """Runs pytest on an empty folder, without anybody's plugins or options: it imports its own modules. 30 ms."""
-    _main("-q", autoload=False)
 
 
 def load_plugins(args: list[str]) -> None:
@@ -29,17 +23,10 @@ def load_plugins(args: list[str]) -> None:
     blocked = [args[at + 1] for at, one in enumerate(args[:-1]) if one == "-p" and args[at + 1].startswith("no:")]
     blocked += [one[2:] for one in args if one.startswith("-pno:")]
     blocked += [f"no:{name}" for name in _preload.users_plugins()]
-    _main("--version", "--version", *(text for one in blocked for text in ("-p", one)), autoload=True)
-
-
-def _main(*arguments: str, autoload: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ):
-        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
-            os.environ.pop(name, None)
-        if not autoload:
-            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
-        plain = ("-c", os.devnull, "--rootdir", folder, "--noconftest", "-p", "no:cacheprovider", folder)
-        pytest.main([*arguments, *plain])
+    blocking = (text for one in blocked for text in ("-p", one))
+    with tempfile.TemporaryDirectory() as folder:
+        plain = ("-c", os.devnull, "--rootdir", folder, "-p", "no:cacheprovider", folder)
+        _warm_up.main("--version", "--version", *blocking, *plain, autoload=True)
 
 
 def run(hello: Hello, order: Order) -> int:

@@ -21,6 +21,7 @@ from oomguard.pytest._zygote import (
     _imports,
     _preload,
     _server,
+    _warm_up,
 )
 from oomguard.pytest._zygote._channel import VARIABLE, Channel
 from oomguard.pytest._zygote._order import Hello, Order
@@ -76,6 +77,7 @@ class Zygote:
         spec = importlib.util.find_spec("pytest.__main__")
         sys.argv = [str(spec.origin) if spec is not None else "pytest"]
         try:
+            _warm_up.warm_up()
             if self._attempt.depth == "collection":
                 self._collection()
             self._imports()
@@ -108,7 +110,6 @@ class Zygote:
         return order
 
     def _imports(self) -> NoReturn:
-        _imports.warm_up()
         plugins = PLUGINS not in dict(self._attempt.passed_over)
         if plugins:
             _imports.load_plugins(self._hello.args)

@@ -5,10 +5,11 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Bytes, Instant};
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::beats::Beats;
@@ -42,7 +43,8 @@ pub struct Slot {
     pub gpu: Option<Held>,
     /// Why it could not be started.
     pub error: Option<String>,
-    details: PathBuf,
+    /// In memory: a disk would be asked for a file that is gone a moment later.
+    details: File,
     pipe: OwnedFd,
     /// Until it has been started.
     streams: Option<Streams>,
@@ -69,10 +71,11 @@ impl Slot {
         now: Instant,
     ) -> io::Result<Slot> {
         let stem = format!("{number:04}-{}", readable(name));
-        let (log, details) = (dir.join(format!("{stem}.log")), dir.join(format!("{stem}.details")));
+        let log = dir.join(format!("{stem}.log"));
+        let details = File::from(memfd_create(c"oomguard-details", MemfdFlags::CLOEXEC)?);
         let (pipe, beats) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&pipe, true)?;
-        let streams = Streams { output: create(&log)?, details: create(&details)?, beats };
+        let streams = Streams { output: create(&log)?, details: details.try_clone()?, beats };
         Ok(Slot {
             case,
             attempt,
@@ -112,11 +115,11 @@ impl Slot {
         }
     }
 
-    /// The texts of failures; afterwards their file is gone.
+    /// The texts of failures.
     pub fn details(&self) -> String {
-        let text = std::fs::read(&self.details).unwrap_or_default();
-        let _ = std::fs::remove_file(&self.details);
-        String::from_utf8_lossy(&text).into_owned()
+        let mut text = vec![0; self.details.metadata().map_or(0, |file| file.len() as usize)];
+        let whole = self.details.read_exact_at(&mut text, 0).is_ok();
+        if whole { String::from_utf8_lossy(&text).into_owned() } else { String::new() }
     }
 }
 

@@ -67,9 +67,10 @@ pub(crate) fn remove(dir: &Path) -> rustix::io::Result<()> {
     }
 }
 
-/// Whether no living process is in it: otherwise waiting is of no use.
+/// Whether no living process and no other cgroup is in it: otherwise waiting is of no use.
 fn is_vacant(dir: &Path) -> bool {
     std::fs::read(dir.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
+        && children(dir).is_ok_and(|names| names.is_empty())
 }
 
 /// Removes a cgroup and what a job has made below it.

@@ -39,10 +39,13 @@ impl Runner {
                         exit,
                     );
                 }
-                Some(Said::Forked(id, process)) => match self.job_of(id) {
-                    Some(job) => guard.begun(job, Ok(process)),
-                    None => drop(process.signal(Signal::KILL)),
-                },
+                Some(Said::Forked(id, process)) => {
+                    match self.job_of(id) {
+                        Some(job) => guard.begun(job, Ok(process)),
+                        None => drop(process.signal(Signal::KILL)),
+                    }
+                    self.have_standbys(guard);
+                }
                 Some(Said::WontStandBy(number)) => {
                     // A file's own order will be refused, too, and that says why.
                     let gone = self.standbys.iter().position(|standby| standby.number == number);

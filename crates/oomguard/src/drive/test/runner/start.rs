@@ -37,19 +37,19 @@ impl Runner {
         }
         while let Some(free) = self.free_slot() {
             if !self.queue.is_empty() && !self.has_come_back(guard) {
-                break;
+                return;
             }
             let gpu = self.gpu_room(guard);
             match self.queue.next(room(guard), gpu) {
                 Next::Start(case) => self.order(guard, free, case),
-                Next::Wait | Next::Empty => break,
+                Next::Wait | Next::Empty => return,
             }
         }
-        self.have_standbys(guard);
     }
 
-    /// Has as many children wait in their cgroups as there will be files at the same time.
-    fn have_standbys(&mut self, guard: &Guard) {
+    /// Has as many children wait in their cgroups as there will be files at the same time: when one has begun, and
+    /// nobody is kept waiting by that.
+    pub(super) fn have_standbys(&mut self, guard: &Guard) {
         let (Nursery::Ready(zygote, _), Some(parent)) = (&self.nursery, &guard.parent) else { return };
         let wanted = usize::from(self.plan.jobs).min(self.queue.len());
         while self.standbys.len() < wanted {

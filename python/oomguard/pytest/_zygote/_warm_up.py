@@ -1,0 +1,93 @@
+"""Runs pytest on a few tests of our own before it meets the user's: what a child would do for the first time it finds
+done, and shares it with the zygote.
+
+pytest's modules are imported then, its regular expressions compiled, its classes' caches filled, and its code, which
+CPython specializes while it runs, is specialized. That takes a third off what a small test file costs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import pathlib
+import sys
+import tempfile
+from unittest import mock
+
+import pytest
+
+from oomguard.pytest import _heartbeat, _last_failed, _report_file
+
+MODULE = "test_that_warms_oomguards_zygote_up"
+TESTS = """
+import pytest
+
+@pytest.fixture(scope="module")
+def shared():
+    return [1]
+
+@pytest.fixture
+def own(shared):
+    yield list(shared)
+
+@pytest.mark.parametrize("number", range(8))
+def test_numbers(number):
+    assert number in range(8)
+
+@pytest.mark.parametrize("text", ["a", "b"])
+def test_texts(text, own):
+    assert own == [1], text
+
+def test_output(capsys, monkeypatch):
+    monkeypatch.setenv("OOMGUARD_WARM", "1")
+    print("out")
+    assert capsys.readouterr().out == "out\\n"
+
+@pytest.mark.skip(reason="so that one is skipped")
+def test_skipped():
+    pass
+
+class TestClass:
+    def test_method(self, tmp_path_factory):
+        assert isinstance(self, TestClass)
+"""
+
+
+class Own:
+    """What oomguard adds to pytest, with nobody listening."""
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """As in a child."""
+        config.pluginmanager.register(_heartbeat.Heartbeat(config, _heartbeat.Pipe()), _heartbeat.NAME)
+        _report_file.register(config, _report_file.File())
+        _last_failed.register(config)
+
+
+def warm_up() -> str:
+    """Some 0.1 s; what pytest has written. Nobody's plugins, options or conftest have part in it, and nothing of it is
+    left but what is warm.
+    """
+    path, cached = list(sys.path), set(sys.path_importer_cache)
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder, f"{MODULE}.py")
+        file.write_text(TESTS)
+        try:
+            return main("-c", os.devnull, "--rootdir", folder, str(file), plugins=[Own()])
+        finally:
+            sys.modules.pop(MODULE, None)
+            sys.path[:] = path
+            for added in set(sys.path_importer_cache) - cached:
+                del sys.path_importer_cache[added]
+
+
+def main(*arguments: str, autoload: bool = False, plugins: list[object] | None = None) -> str:
+    """pytest with nothing of the user's but, if ``autoload``, the installed plugins; what it has written."""
+    written = io.StringIO()
+    with mock.patch.dict(os.environ), contextlib.redirect_stdout(written):
+        for name in ("PYTEST_ADDOPTS", "PYTEST_PLUGINS"):
+            os.environ.pop(name, None)
+        if not autoload:
+            os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"
+        pytest.main(["--noconftest", *arguments], plugins=plugins)
+    return written.getvalue()
