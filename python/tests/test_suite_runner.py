@@ -257,6 +257,29 @@ def test_a_file_that_fails_without_a_failed_test_says_so(suite: Callable[..., Su
     assert len(xml.findall(".//testcase/error")) == 1
 
 
+def test_what_is_meant_for_one_process_holds_for_all_files(suite: Callable[..., Suite], isolation: str) -> None:
+    """One report of all files, and for each file a folder of its own for its temporary files."""
+    text = """
+        import pathlib, pytest
+        @pytest.fixture(scope="module", autouse=True)
+        def both():
+            here, there = pathlib.Path("here-{own}"), pathlib.Path("here-{other}")
+            here.mkdir()
+            while not there.exists():
+                pass
+        def test_{own}(tmp_path):
+            (tmp_path / "kept").touch()
+        """
+    it = suite({f"test_{own}.py": text.format(own=own, other=other) for own, other in ("ab", "ba")})
+    (it.folder / "pytest.ini").write_text("[pytest]\naddopts = --junitxml=junit.xml --basetemp=temporary\n")
+    code, files, _ = it.report("tests", "--isolation", isolation, "-n", "2", "--memory-limit", "256MiB")
+    assert (code, len(files)) == (0, 2), files
+    xml = ElementTree.parse(it.folder / "junit.xml").getroot()
+    assert sorted(case.get("name", "") for case in xml.iter("testcase")) == ["test_a", "test_b"]
+    kept = sorted(str(path.relative_to(it.folder)) for path in it.folder.glob("temporary/*/*0/kept"))
+    assert kept == ["temporary/tests-test_a.py/test_a0/kept", "temporary/tests-test_b.py/test_b0/kept"]
+
+
 @pytest.mark.parametrize("said", ["flags", "settings"])
 def test_coverage_is_judged_once_for_all_files(suite: Callable[..., Suite], said: str) -> None:
     """No file alone covers half of the code."""

@@ -99,7 +99,6 @@ def test_a_plugin_of_the_users_counts_like_a_conftest(inner, zygote):
     ("option", "told"),
     [
         ("--basetemp=there", "--basetemp is given, and each file needs its own"),
-        ("--junitxml=there.xml", "--junitxml is given, and each file needs its own"),
         ("--cov=here", "--cov is given, and coverage must start in each file's process"),
         ("-n2", "pytest-xdist is active (-n)"),
     ],

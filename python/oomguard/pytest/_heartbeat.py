@@ -36,7 +36,7 @@ from typing import Any
 
 import pytest
 
-from oomguard.pytest import _last_failed, _report_file, _start
+from oomguard.pytest import _last_failed, _per_file, _report_file, _start
 from oomguard.pytest._descriptor import Descriptor
 from oomguard.pytest._outcome import Outcome
 
@@ -59,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if given and _opened(config, pipe, VARIABLE, given):
         config.pluginmanager.register(Heartbeat(config, pipe), NAME)
     if report and _opened(config, file, _report_file.VARIABLE, report):
+        _per_file.adapt(config)
         _report_file.register(config, file)
         _last_failed.register(config)
 

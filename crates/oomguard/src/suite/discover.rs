@@ -70,7 +70,8 @@ pub fn discover(request: &Request) -> Result<Suite, Error> {
     for file in &mut files {
         select(file, &arguments, &setup.rootdir);
     }
-    Ok(Suite { rootdir: setup.rootdir, inifile: setup.inifile, files, roots, options: all, notes })
+    let junitxml = options.junitxml.map(|path| cwd.join(path));
+    Ok(Suite { rootdir: setup.rootdir, inifile: setup.inifile, files, roots, options: all, junitxml, notes })
 }
 
 fn notes(setup: &Setup) -> Vec<String> {

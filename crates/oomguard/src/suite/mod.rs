@@ -63,6 +63,8 @@ pub struct Suite {
     pub roots: Vec<PathBuf>,
     /// All options of pytest in effect: the settings' `addopts`, `PYTEST_ADDOPTS`, what was said.
     pub options: Vec<String>,
+    /// Where they want JUnit's XML.
+    pub junitxml: Option<PathBuf>,
     /// What people should know, one sentence each.
     pub notes: Vec<String>,
 }

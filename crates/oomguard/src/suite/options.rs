@@ -93,6 +93,7 @@ pub(super) struct Options {
     pub(super) collect_in_virtualenv: bool,
     pub(super) keep_duplicates: bool,
     pub(super) pyargs: bool,
+    pub(super) junitxml: Option<String>,
     /// `-p no:NAME`.
     pub(super) blocked: BTreeSet<String>,
 }
@@ -169,6 +170,7 @@ impl Options {
             "collect-in-virtualenv" => self.collect_in_virtualenv = true,
             "keep-duplicates" | "keepduplicates" => self.keep_duplicates = true,
             "pyargs" => self.pyargs = true,
+            "junitxml" | "junit-xml" => self.junitxml = Some(one()?),
             _ => {}
         }
         Ok(())
@@ -194,10 +196,11 @@ mod tests {
         let options = read_line(
             "-xvs -c a.ini -qco=b.ini --rootdir=r --ignore x --ignore=y --ignore-glob=*z -o python_files=a=b -ok=v \
              --deselect t.py::x -p no:doctest -pno:python -p python --doctest-glob=*.md --doctest-modules \
-             --collect-in-virtualenv --keepduplicates --pyargs -m gpu tests -k expr t.py::y -- -z",
+             --collect-in-virtualenv --keepduplicates --pyargs --junit-xml a --junitxml=b -m gpu tests -k expr t.py::y -- -z",
         );
         assert_eq!(options.config_file.as_deref(), Some("o=b.ini"));
         assert_eq!(options.rootdir.as_deref(), Some("r"));
+        assert_eq!(options.junitxml.as_deref(), Some("b"));
         assert_eq!(options.paths, ["tests", "t.py::y", "-z"]);
         assert_eq!(
             (options.ignore, options.ignore_glob),

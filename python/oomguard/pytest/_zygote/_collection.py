@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from oomguard.pytest import _heartbeat, _last_failed, _report_file
+from oomguard.pytest import _heartbeat, _last_failed, _per_file, _report_file
 from oomguard.pytest._zygote._order import Order
 
 OWN: tuple[type, ...] = tuple(kind for name in ("Dir", "Package") if (kind := getattr(pytest, name, None)))
@@ -33,6 +33,7 @@ class Deep:
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """What each child will need is registered once."""
+        _per_file.adapt(config)
         config.pluginmanager.register(_heartbeat.Heartbeat(config, self._pipe), _heartbeat.NAME)
         _report_file.register(config, self._report)
         _last_failed.register(config)

@@ -22,7 +22,6 @@ HOOKS = ("pytest_sessionstart", "pytest_unconfigure")
 """What a user's plugin does in these is done, or undone, once per process: a conftest that starts a server, say."""
 OPTIONS = {
     "basetemp": "--basetemp is given, and each file needs its own",
-    "xmlpath": "--junitxml is given, and each file needs its own",
     "cov_source": "--cov is given, and coverage must start in each file's process",
     "numprocesses": "pytest-xdist is active (-n)",
     "tx": "pytest-xdist is active (--tx)",

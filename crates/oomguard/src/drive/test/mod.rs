@@ -81,7 +81,7 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     let dir = run_dir(&state)?;
     let enforcement = place.enforcement;
     let armed = prepare::armed("test", &place, &host, &policy, prepare::notes(&place));
-    let sinks = sinks(cli, &settings, &state)?;
+    let sinks = sinks(cli, &settings, &state, plan.junitxml.as_deref())?;
     let roster = Roster::new(policy.reserve, policy.warning);
     let mut guard =
         Guard::new(Engine::new(policy, u64::from(std::process::id())), sensors, place, sinks, roster)?;
@@ -198,7 +198,12 @@ fn run_dir(state: &StateDir) -> Result<PathBuf, Error> {
     Ok(dir)
 }
 
-fn sinks(cli: &cli::Test, settings: &Settings, state: &StateDir) -> Result<Sinks, Error> {
+fn sinks(
+    cli: &cli::Test,
+    settings: &Settings,
+    state: &StateDir,
+    junitxml: Option<&Path>,
+) -> Result<Sinks, Error> {
     let mut sinks = Sinks::new();
     // The line before a file is written before anything else is said of it.
     if !cli.no_memory_profile && settings.memory_profile.unwrap_or(true) {
@@ -217,7 +222,7 @@ fn sinks(cli: &cli::Test, settings: &Settings, state: &StateDir) -> Result<Sinks
         };
         sinks.add(SuiteTerminal::new(wants));
     }
-    if let Some(path) = &cli.junitxml {
+    if let Some(path) = junitxml {
         sinks.add(Junit::open(path)?);
     }
     if let Some(path) = &cli.report {

@@ -71,6 +71,8 @@ pub struct Plan {
     pub pytest: Vec<String>,
     /// All options of pytest in effect, those of its settings among them.
     pub options: Vec<String>,
+    /// Where JUnit's XML goes: one for all files, wherever it was asked for.
+    pub junitxml: Option<PathBuf>,
     /// What the user named, for the zygote.
     pub paths: Vec<String>,
     /// Modules that most files import.
@@ -142,6 +144,7 @@ impl Plan {
             command,
             pytest: pytest_args(cli),
             options: suite.options,
+            junitxml: cli.junitxml.clone().or(suite.junitxml),
             paths: cli.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             preload,
             env: shared_env(jobs, cores, &|name| std::env::var(name).ok()),
