@@ -51,8 +51,9 @@ def common(needs: Needs) -> bytes:
 
 
 def cell(files: dict[str, str]) -> bytes:
-    """The part of one cell: text files below `/cell`."""
+    """The part of one cell: text files below `/cell`, in folders of one level."""
     entries: Entries = {"cell": (FOLDER, b"")}
+    entries |= {f"cell/{name.partition('/')[0]}": (FOLDER, b"") for name in files if "/" in name}
     entries |= {f"cell/{name}": (PROGRAM, text.encode()) for name, text in files.items()}
     return cpio(entries)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from image import cpio
-from scenarios import GUARDS, SCENARIOS, files
+from scenarios import GUARDS, SCENARIOS, STEADY_MS, SUITES, files, suite
 from table import table
 from verdict import figures, judge
 
@@ -107,6 +107,50 @@ def test_of_several_jobs_under_up_one_goes_and_the_others_stay() -> None:
     assert words("several", "up", **one_gone, ends=[]) == {"MISSED"}
 
 
+# Of a suite with a guilty file, and an innocent one that passes.
+SUITE: dict[str, Any] = {
+    "subject__code": 1,
+    "ends": [end("hog"), end("steady", 2900, LEAF + "-2", 0), end("oomguard", 3000, "/guard", 0, 1)],
+}
+
+
+@pytest.mark.parametrize("guard", SUITES)
+def test_of_a_suite_the_guilty_file_goes_and_the_innocent_one_passes(guard: str) -> None:
+    def found(scenario: str = "spike", **changes: Any) -> set[str]:
+        return words(scenario, guard, **{**SUITE, **changes})
+
+    assert found() == set()
+    assert found(subject__code=0) == {"DISORDER"}
+    assert found(subject__code=137) == {"DISORDER"}
+    assert found(subject__code=101) == {"GUARD-DEAD"}
+    assert found(subject__signal=9) == {"GUARD-DEAD"}
+    assert found(subject__alive=True) == {"DISORDER"}
+    assert found(ends=SUITE["ends"][:1]) == {"DISORDER"}
+    failed = end("steady", 2900, LEAF + "-2", 0, 12)
+    assert found(ends=[SUITE["ends"][0], failed]) == {"WRONG-VICTIM"}
+    # Once more, alone, in whatever place is free; not a third time.
+    again = [*SUITE["ends"], end("hog", 2800, LEAF + "-2")]
+    assert found(ends=again) == set()
+    assert found(ends=[*again, end("hog", 2950, LEAF + "-3")]) == {"TOO-MANY"}
+    # What may pass does, the one that had no room at first too.
+    assert found("several", subject__code=0) == set()
+    assert found("several") == {"DISORDER"}
+    assert found("page-cache", subject__code=0, ends=SUITE["ends"][1:]) == set()
+    assert found("page-cache", subject__code=0) == {"FALSE-KILL"}
+    # Nobody asks for an exit code where the guard was killed.
+    assert found("kept", subject__signal=9, ends=[end("hog")]) == set()
+    assert found("kept", subject__signal=9, ends=[end("hog")], hogs_left=2) == {"MISSED"}
+    assert found("kept", subject__signal=0, ends=[end("hog")]) == {"DISORDER"}
+
+
+def test_the_innocent_file_is_there_while_the_machine_runs_short() -> None:
+    for scenario in SCENARIOS.values():
+        tests = suite(scenario)
+        assert len(tests) == scenario.workers + (not scenario.guard_dies)
+        assert all(text.startswith("test -e /run/again || exit 0\nexec /bin/") for text in tests.values())
+        assert scenario.guard_dies or f" -e {STEADY_MS} " in tests["innocent"]
+
+
 def test_the_table_has_a_cell_for_every_result() -> None:
     dip = {"from_ms": 10.0, "to_ms": 90.0, "least_ms": 16.0, "turned_ms": 15.0, "least_kib": 1024}
     results = [
@@ -125,7 +169,9 @@ def test_every_cell_has_a_plan_without_holes() -> None:
         for guard in scenario.guards:
             assert guard in GUARDS
             plan = files(scenario, guard)["plan"]
-            assert "{" not in plan
+            # Only the place of the file in the command of a suite.
+            assert "{" not in plan.replace("{file}", "")
+            assert ("{file}" in plan) == (guard in SUITES)
             plain = max(scenario.workers, 1) if guard == "watch" else 0
             assert plan.count("\nat ") == len(scenario.acts) + plain
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from scenarios import PARENT, STEADY_PERCENT, Scenario
+from scenarios import PARENT, STEADY_PERCENT, SUITES, Scenario
 
 STALL_MS = 100.0
 # Of what was available before: the rest belongs to whoever still lives, or sits on per-CPU lists for a while.
@@ -40,7 +40,9 @@ def judge(facts: Facts, scenario: Scenario, guard: str) -> tuple[str, list[str]]
     for end in died:
         if end["comm"] not in ("hog", "oomguard", "canary", "bystander") and end["signal"]:
             found.append(("WRONG-VICTIM", f"{end['comm']} got signal {end['signal']} at {end['ms']} ms"))
-    if guard != "none":
+    if guard in SUITES:
+        found += judge_suite(facts, scenario)
+    elif guard != "none":
         found += judge_guard(facts["subject"], scenario, guard)
     found += judge_guilty(facts, scenario, guard, guilty)
     if facts["canary"]["widest_ms"] >= STALL_MS and facts["canary"]["alive"]:
@@ -63,7 +65,8 @@ def judge_guilty(facts: Facts, scenario: Scenario, guard: str, guilty: list[Fact
         found.append(("DISORDER", "the hog never ran"))
     elif not guilty or (facts["hogs_left"] and not several):
         found.append(("MISSED", f"{facts['hogs_left']} hogs left after {facts['stopped_ms']:.0f} ms"))
-    if len(jobs) > scenario.victims:
+    # A test file that memory has killed is run once more, in a place of its own.
+    if len(jobs) > scenario.victims * (2 if guard in SUITES else 1):
         found.append(("TOO-MANY", f"{len(jobs)} jobs ended: {', '.join(sorted(jobs))}"))
     before = facts["first_kib"] - (facts["total_kib"] * STEADY_PERCENT // 100 if guard == "up" else 0)
     if guilty and not several and facts["back_kib"] < BACK_SHARE * before:
@@ -89,6 +92,27 @@ def judge_guard(subject: Facts, scenario: Scenario, guard: str) -> list[tuple[st
     if guard != "up" and scenario.want == "keep" and not subject["alive"]:
         return [("FALSE-KILL", told)]
     return []
+
+
+def judge_suite(facts: Facts, scenario: Scenario) -> list[tuple[str, str]]:
+    """Whether the suite came to its end, with the innocent file passed, and says so."""
+    subject = facts["subject"]
+    told = f"oomguard ended with {ending(subject)} at {subject['ms']} ms"
+    if scenario.guard_dies:
+        return [] if subject["signal"] == 9 else [("DISORDER", f"{told}, not by SIGKILL")]
+    if subject["signal"]:
+        return [("GUARD-DEAD", told)]
+    if subject["alive"]:
+        return [("DISORDER", "the suite has not come to its end")]
+    ends = [end for end in facts["ends"] if end["comm"] == "steady"]
+    found = [("WRONG-VICTIM", f"the innocent file ended with {ending(end)}") for end in ends if end["code"]]
+    if not ends:
+        found.append(("DISORDER", "the innocent file never ran to its end"))
+    # What may pass does: at the second time, where it had no room at the first.
+    wanted = 0 if scenario.passes else 1
+    if subject["code"] != wanted:
+        found.append(("GUARD-DEAD" if subject["code"] in (101, 134) else "DISORDER", f"{told}, not with {wanted}"))
+    return found
 
 
 def deaths(facts: Facts) -> list[Facts]:

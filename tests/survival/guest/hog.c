@@ -11,6 +11,7 @@
 //   -n COUNT   that many children do it    -g MS    so long from one child to the next
 //   -t         transparent huge pages      -l       locked in RAM
 //   -i         SIGTERM is ignored          -w SIZE  holds SIZE first, and goes on when /run/go exists
+//   -e MS      ends well after so long, whatever it does
 //
 // SIZE is MiB, or with `%` a share of the machine's memory. Ends with 12 where the kernel refuses memory, 2 for a wrong call.
 #define _GNU_SOURCE
@@ -23,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/sysinfo.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -50,6 +52,17 @@ static size_t size_of(const char *text) {
     struct sysinfo machine;
     sysinfo(&machine);
     return (size_t)machine.totalram * machine.mem_unit / 100 * number;
+}
+
+static void end_well(int signal) {
+    (void)signal;
+    _exit(0);
+}
+
+static void end_after(int ms) {
+    struct itimerval once = {.it_value = {ms / 1000, ms % 1000 * 1000}};
+    signal(SIGALRM, end_well);
+    setitimer(ITIMER_REAL, &once, 0);
 }
 
 static char *reserve(size_t bytes) {
@@ -140,12 +153,13 @@ static int work(char **words, int count, size_t from) {
 int main(int count, char **words) {
     int children = 0, gap = 0, option;
     size_t from = 0;
-    while ((option = getopt(count, words, "+n:g:tliw:")) != -1) {
+    while ((option = getopt(count, words, "+n:g:tliw:e:")) != -1) {
         if (option == 'n') children = atoi(optarg);
         else if (option == 'g') gap = atoi(optarg);
         else if (option == 't') huge = 1;
         else if (option == 'l') locked = 1;
         else if (option == 'i') signal(SIGTERM, SIG_IGN);
+        else if (option == 'e') end_after(atoi(optarg));
         else if (option == 'w') held_first = 1, from = size_of(optarg);
         else return 2;
     }
