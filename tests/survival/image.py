@@ -40,7 +40,7 @@ def common(needs: Needs) -> bytes:
     for name in ("canary", "bystander"):
         entries[f"bin/{name}"] = (LINK, b"witness")
     # On the disk, where a machine short of memory has to read them again.
-    for name in ("hog", "steady", "oomguard"):
+    for name in ("hog", "steady", "oomguard", *needs.peers):
         entries[f"bin/{name}"] = (LINK, f"/disk/bin/{name}".encode())
     for name in ("lib", "lib64"):
         entries[name] = (LINK, f"/disk/{name}".encode())
@@ -74,7 +74,9 @@ def disk(path: Path, program: Path, needs: Needs) -> None:
     shutil.copy(program, root / "bin/oomguard")
     shutil.copy(needs.hog, root / "bin/hog")
     shutil.copy(needs.hog, root / "bin/steady")
-    for library in libraries(program):
+    for name, peer in needs.peers.items():
+        shutil.copy(peer, root / "bin" / name)
+    for library in {library for one in (program, *needs.peers.values()) for library in libraries(one)}:
         # Merged `/usr`: the initramfs links `/lib64` and `/lib` to the disk.
         target = root / str(library).removeprefix("/usr").lstrip("/")
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -42,6 +42,8 @@ class Needs:
     hog: Path
     witness: Path
     name: str
+    # Guards that others wrote, by name.
+    peers: dict[str, Path]
 
 
 def cache() -> Path:
@@ -52,8 +54,8 @@ def cache() -> Path:
     return folder
 
 
-def gather() -> Needs:
-    """Everything, fetched or built where it is missing. Raises `Absent`."""
+def gather(peers: list[str]) -> Needs:
+    """Everything, and those peers, fetched or built where it is missing. Raises `Absent`."""
     path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
     for command, package in COMMANDS.items():
         if not shutil.which(command, path=path):
@@ -64,7 +66,8 @@ def gather() -> Needs:
     # In the order in which they must be loaded; one that the kernel has built in is not there.
     drivers = [folder / f"{driver}.ko" for driver in DRIVERS if (folder / f"{driver}.ko").exists()]
     hog, witness = build(folder, "hog"), build(folder, "witness")
-    return Needs(folder / "kernel", drivers, folder / "busybox", hog, witness, (folder / "name").read_text())
+    name, others = (folder / "name").read_text(), {peer: fetch_peer(folder, peer) for peer in peers}
+    return Needs(folder / "kernel", drivers, folder / "busybox", hog, witness, name, others)
 
 
 def fetch(folder: Path) -> None:
@@ -84,6 +87,18 @@ def fetch(folder: Path) -> None:
         (folder / "name").write_text(found[1])
         shutil.copy(next(work.glob("root/boot/vmlinuz-*")), work / "kernel")
         (work / "kernel").rename(folder / "kernel")
+
+
+def fetch_peer(folder: Path, name: str) -> Path:
+    """A guard that somebody else wrote, from the Debian package of its name."""
+    if not (folder / name).exists():
+        with tempfile.TemporaryDirectory(dir=folder) as work:
+            output("apt-get", "-q", "download", name, cwd=Path(work))
+            for package in Path(work).glob("*.deb"):
+                output("dpkg-deb", "-x", str(package), work)
+            shutil.copy(next(Path(work).glob(f"**/bin/{name}")), Path(work) / "program")
+            (Path(work) / "program").rename(folder / name)
+    return folder / name
 
 
 def build(folder: Path, name: str) -> Path:

@@ -12,7 +12,7 @@ PARENT = "/oomguard-test-survival"
 ROOT = f"/sys/fs/cgroup{PARENT}"
 TOTAL_KIB = 996600
 RESERVE_KIB = TOTAL_KIB // 8
-# Of `oomguard test`: it acts when more than 90 % of RAM are used.
+# Of `oomguard test` and of earlyoom: they act when more than 90 % of RAM are used.
 TEST_RESERVE_KIB = TOTAL_KIB // 10
 # What the innocent worker of `up` holds, and the innocent test file.
 STEADY_PERCENT = 5
@@ -45,7 +45,7 @@ class Scenario:
     # {leaf}: the cgroup of the guilty job, as a pattern; {jobs}: the one around all; {log}: the folder of logs and
     # state; {again}: the guard.
     acts: tuple[tuple[int, str], ...] = ()
-    guards: tuple[str, ...] = ("none", "run", "reserve", "up", "watch", "test", "watchdog")
+    guards: tuple[str, ...] = ("none", "run", "reserve", "up", "watch", "earlyoom", "test", "watchdog")
     # How old a job may get, by the guard's own clock.
     age: str = "60m"
     # The guard is killed on purpose: then the kernel's wall around all jobs is what holds, unless there is an heir.
@@ -89,12 +89,12 @@ SCENARIOS = {
     "swap-thrash": Scenario(
         "a working set of 125 %, with swap for 50 %", "thrash 125%",
         swap=486, waits_for_disk=True, swap_limit="50%", limit="none",
-        guards=("none", "reserve", "up", "watch", "watchdog"), worker_limit="none", last=20_000,
+        guards=("none", "reserve", "up", "watch", "earlyoom", "watchdog"), worker_limit="none", last=20_000,
     ),
     "swap-full": Scenario(
         "more than memory and swap together", "thrash 220%",
         swap=486, waits_for_disk=True, swap_limit="100%", limit="none",
-        guards=("none", "reserve", "up", "watch", "watchdog"), worker_limit="none", last=20_000,
+        guards=("none", "reserve", "up", "watch", "earlyoom", "watchdog"), worker_limit="none", last=20_000,
     ),
     "mlocked": Scenario("200 MiB/s that cannot be reclaimed", "-l grow 200 150%"),
     "deaf": Scenario("100 MiB/s, and SIGTERM is ignored", "-i grow 100 150%", last=20_000),
@@ -167,9 +167,14 @@ GUARDS = {
     "reserve": "oomguard run, no limit: only the machine's reserve",
     "up": "oomguard up, the guilty workers beside an innocent one",
     "watch": "oomguard watch --enforce; the guilty jobs are anybody's, among the bystanders",
+    "earlyoom": "earlyoom as Debian has it, instead of `watch`",
     "test": "oomguard test -n 4 --memory-limit LIMIT, guilty files beside an innocent one",
     "watchdog": "oomguard test -n 4, no limit: only the watchdog, at 90 % of RAM",
 }
+# Other people's guards, for comparing: one that fails does not fail the run.
+PEERS = ("earlyoom",)
+# Who looks after what it did not start.
+OUTSIDE = ("watch", *PEERS)
 # What runs a suite: files that are started as its tests.
 SUITES = ("test", "watchdog")
 # When `watch` has looked around, the guilty jobs begin.
@@ -183,7 +188,7 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
     if scenario.small_disk:
         prepare += f"mount -t tmpfs -o size=256k tmpfs {log}; "
     leaf = f"{ROOT}/" + {"up": "*guilty*", "test": "test-*"}.get(guard, "run-*")
-    jobs = "/sys/fs/cgroup/guilty-1" if guard == "watch" else ROOT
+    jobs = "/sys/fs/cgroup/guilty-1" if guard in OUTSIDE else ROOT
     exports = f"export OOMGUARD_CGROUP_PARENT={PARENT} HOME={log}"
     told = subject(scenario, guard, log)
     if guard in SUITES:
@@ -194,7 +199,7 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
         f"subject {prepare}{exports}; exec {told}",
         f"last {scenario.last + (15_000 if guard in SUITES else 0)}",
         f"tail {8000 if guard in SUITES else 6000 if scenario.guard_dies else 1500}",
-        f"mark {TEST_RESERVE_KIB if guard in SUITES else RESERVE_KIB}",
+        f"mark {TEST_RESERVE_KIB if guard in (*SUITES, *PEERS) else RESERVE_KIB}",
         "log subject /run/subject.log", "log acts /run/acts.log", "log people /run/people.log",
     ]  # fmt: skip
     if guard == "up":
@@ -228,7 +233,7 @@ def suite(scenario: Scenario) -> dict[str, str]:
 def plainly(scenario: Scenario, guard: str) -> list[tuple[int, str]]:
     """The guilty jobs where the guard does not start them. They get a cgroup of their own only where one is needed: to
     be counted, or to be limited in number."""
-    if guard != "watch":
+    if guard not in OUTSIDE:
         return []
     apart = scenario.workers > 1 or any("{jobs}" in command for _, command in scenario.acts)
     enter = "d=/sys/fs/cgroup/guilty-{n}; mkdir $d; echo $$ > $d/cgroup.procs; " if apart else ""
@@ -243,6 +248,8 @@ def subject(scenario: Scenario, guard: str, log: str) -> str:
     hog = f"/bin/hog {scenario.hog}"
     if guard == "none":
         return hog
+    if guard == "earlyoom":
+        return "/bin/earlyoom -r 3600"
     if guard == "up":
         return "/bin/oomguard up -c /cell/oomguard.toml"
     if guard == "watch":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from image import cpio
-from scenarios import GUARDS, SCENARIOS, STEADY_MS, SUITES, files, suite
+from scenarios import GUARDS, OUTSIDE, SCENARIOS, STEADY_MS, SUITES, files, suite
 from table import table
 from verdict import figures, judge
 
@@ -172,7 +172,7 @@ def test_every_cell_has_a_plan_without_holes() -> None:
             # Only the place of the file in the command of a suite.
             assert "{" not in plan.replace("{file}", "")
             assert ("{file}" in plan) == (guard in SUITES)
-            plain = max(scenario.workers, 1) if guard == "watch" else 0
+            plain = max(scenario.workers, 1) if guard in OUTSIDE else 0
             assert plan.count("\nat ") == len(scenario.acts) + plain
 
 

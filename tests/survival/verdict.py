@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from scenarios import PARENT, STEADY_PERCENT, SUITES, Scenario
+from scenarios import OUTSIDE, PARENT, PEERS, STEADY_PERCENT, SUITES, Scenario
 
 STALL_MS = 100.0
 # Of what was available before: the rest belongs to whoever still lives, or sits on per-CPU lists for a while.
@@ -38,7 +38,7 @@ def judge(facts: Facts, scenario: Scenario, guard: str) -> tuple[str, list[str]]
         elif where == "elsewhere":
             found.append(("WRONG-VICTIM", line))
     for end in died:
-        if end["comm"] not in ("hog", "oomguard", "canary", "bystander") and end["signal"]:
+        if end["comm"] not in ("hog", "oomguard", "canary", "bystander", *PEERS) and end["signal"]:
             found.append(("WRONG-VICTIM", f"{end['comm']} got signal {end['signal']} at {end['ms']} ms"))
     if guard in SUITES:
         found += judge_suite(facts, scenario)
@@ -60,7 +60,7 @@ def judge_guilty(facts: Facts, scenario: Scenario, guard: str, guilty: list[Fact
     found = []
     jobs = {end["place"] for end in guilty}
     # With several guilty jobs some may stay; elsewhere nothing of the one job may.
-    several = guard in ("up", "watch") and scenario.workers > 1
+    several = guard in ("up", *OUTSIDE) and scenario.workers > 1
     if not facts["hogs_ever"]:
         found.append(("DISORDER", "the hog never ran"))
     elif not guilty or (facts["hogs_left"] and not several):
@@ -76,11 +76,13 @@ def judge_guilty(facts: Facts, scenario: Scenario, guard: str, guilty: list[Fact
 
 def judge_guard(subject: Facts, scenario: Scenario, guard: str) -> list[tuple[str, str]]:
     """Whether the guard lived as long as it had to, and ended as it should."""
-    told = f"oomguard ended with {ending(subject)} at {subject['ms']} ms"
+    told = f"the guard ended with {ending(subject)} at {subject['ms']} ms"
     if scenario.guard_dies:
         return [] if subject["signal"] == 9 else [("DISORDER", f"{told}, not by SIGKILL")]
+    if guard in PEERS:
+        return [] if subject["alive"] else [("GUARD-DEAD", f"{told}, though nobody asked it to")]
     if subject["ms"] < 0:
-        return [("DISORDER", "oomguard did not end within 15 s of SIGTERM")]
+        return [("DISORDER", "the guard did not end within 15 s of SIGTERM")]
     if subject["signal"]:
         return [("GUARD-DEAD", told)]
     if guard == "watch":
