@@ -21,6 +21,8 @@ struct World {
     said: Vec<Event>,
     done: Vec<Effect>,
     scans: u32,
+    /// What each of them takes of a core.
+    cost: Duration,
     /// Shared memory of the dead is removed at once.
     sweeps: bool,
 }
@@ -66,6 +68,7 @@ impl World {
             said: Vec::new(),
             done: Vec::new(),
             scans: 0,
+            cost: Duration::from_millis(1),
             sweeps: true,
         }
     }
@@ -105,7 +108,7 @@ impl World {
         });
         if self.watch.look(self.now, &self.host, remains) {
             self.scans += 1;
-            self.watch.scan(self.now, &self.rows);
+            self.watch.scan(self.now, self.cost, &self.rows);
         }
         while let Some(effect) = self.watch.poll_effect() {
             match effect {
@@ -463,6 +466,57 @@ fn looks_are_rare_when_idle_and_never_later_than_the_fastest_growth() {
 }
 
 #[test]
+fn the_dearer_a_scan_the_rarer_it_is_until_memory_moves() {
+    let mut world = World::new(true);
+    world.host.total = Bytes::gib(256);
+    world.cost = Duration::from_millis(72);
+    world.available(200 * 1024).look();
+    let mut scans_in = |world: &mut World, seconds: u32| {
+        let before = world.scans;
+        world.run(seconds * SECOND, 0);
+        world.scans - before
+    };
+    assert_eq!(scans_in(&mut world, 1440), 10, "72 ms every 144 s are 0.05 % of a core");
+    world.cost = 10 * SECOND;
+    world.run(145 * SECOND, 0);
+    assert_eq!(scans_in(&mut world, 600), 2, "and never less than every five minutes");
+    // A quarter of the warning threshold has gone, and come back: who has it?
+    world.cost = Duration::from_millis(72);
+    for available in [199, 200] {
+        world.run(15 * SECOND, 0).available(available * 1024);
+        assert_eq!(scans_in(&mut world, 12), 1, "{available} GiB");
+    }
+    // Below the warning threshold: 1 %.
+    world.available(3 * 1024).run(10 * SECOND, 0);
+    assert_eq!(scans_in(&mut world, 72), 10);
+}
+
+#[test]
+fn a_dear_scan_is_over_before_the_shortage_begins() {
+    let mut world = World::new(true);
+    world.cost = Duration::from_millis(170);
+    world.add(process(200, 100, 200, "spike", 100)).look();
+    // 850 MiB/s, a look every 10 ms.
+    let mut scanned = Vec::new();
+    for step in 1..=1000u64 {
+        world.row(200).private = Bytes::mib(100 + 17 * step / 2);
+        let before = world.scans;
+        world.available(10 * 1024 - 17 * step / 2).pass(Duration::from_millis(10), 0);
+        if world.scans > before {
+            scanned.push(world.now);
+        }
+        if world.host.available < Bytes::gib(2) {
+            break;
+        }
+    }
+    let ages: Vec<Duration> = scanned.iter().map(|at| world.now.since(*at)).collect();
+    let [age] = ages[..] else { panic!("one is enough: {ages:?}") };
+    assert!(world.cost <= age && age <= world.cost + Duration::from_millis(110), "{age:?}");
+    world.pass(Duration::ZERO, 0);
+    assert_eq!(world.chosen(), [(200, Reason::OnlyOne)]);
+}
+
+#[test]
 fn no_victim_is_said_once_and_looked_for_again() {
     let mut world = World::new(true);
     world.available(1900).run(10 * SECOND, 0);
@@ -507,14 +561,17 @@ fn scans_are_recorded_by_what_has_changed() {
     ];
     let (mut before, mut read) = (None, Vec::new());
     for scan in &scans {
-        let line = serde_json::to_string(&Input::Scan(Changes { before, now: scan })).unwrap();
+        let line = serde_json::to_string(&Input::Scan(Changes { before, now: scan, cost: HALF })).unwrap();
         let Kept::Scan(changes) = serde_json::from_str(&line).unwrap() else { panic!("{line}") };
         changes.apply(&mut read);
-        assert_eq!(&read, scan, "{line}");
+        assert_eq!((&read, changes.cost()), (scan, HALF), "{line}");
         before = Some(scan.as_slice());
     }
-    let last = serde_json::to_string(&Input::Scan(Changes { before, now: &scans[4] })).unwrap();
-    assert_eq!(last, r#"{"scan":{"all":false,"changed":[],"gone":[]}}"#);
+    let last = serde_json::to_string(&Input::Scan(Changes { before, now: &scans[4], cost: HALF })).unwrap();
+    assert_eq!(last, r#"{"scan":{"cost_ns":500000000,"all":false,"changed":[],"gone":[]}}"#);
+    let old = r#"{"scan":{"all":false,"changed":[],"gone":[]}}"#;
+    let Kept::Scan(changes) = serde_json::from_str(old).unwrap() else { panic!("{old}") };
+    assert_eq!(changes.cost(), Duration::ZERO, "which nobody had measured");
 }
 
 #[test]

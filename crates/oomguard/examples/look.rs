@@ -139,7 +139,9 @@ fn jobs(count: u16) {
 fn watch(proc_root: &Path, rounds: usize) {
     let mut processes = Processes::open(proc_root).unwrap();
     let mut sensors = Sensors::open().unwrap();
-    let mut watch = Watch::new(Policy { host: policy(), grace: Duration::from_secs(10), enforce: false });
+    // Never below the warning threshold either, however small the machine.
+    let host = HostPolicy { warning: Bytes::mib(64), ..policy() };
+    let mut watch = Watch::new(Policy { host, grace: Duration::from_secs(10), enforce: false });
     as_a_guard();
     let mut now = clock::now();
     let mut scan = |afresh| {
@@ -151,11 +153,18 @@ fn watch(proc_root: &Path, rounds: usize) {
     let host = sensors.machine();
     let decide = median(rounds, &mut now, 5 * IDLE, |now| {
         watch.look(now, &host, None);
-        watch.scan(now, processes.rows());
+        watch.scan(now, Duration::ZERO, processes.rows());
     });
+    // How long nobody asks for another after one of this cost.
+    watch.scan(now, Duration::from_nanos(again as u64), processes.rows());
+    let scanned = now;
+    while !watch.look(now, &host, None) {
+        now = watch.next_look();
+    }
+    let every = now.since(scanned).as_nanos();
     let figures = serde_json::json!({
         "processes": processes.rows().len(), "first_ns": first, "again_ns": again, "shortage_ns": in_shortage,
-        "decide_ns": decide,
+        "decide_ns": decide, "every_ns": every,
     });
     println!("{figures}");
 }

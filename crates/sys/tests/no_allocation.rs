@@ -167,7 +167,7 @@ fn from_a_shortage_of_the_whole_machine_to_the_kill_nothing_is_allocated() {
     let now = clock::now();
     assert!(watch.look(now, &host(Bytes::gib(8)), None));
     processes.scan(false, false, |_| Standing::Ordinary).unwrap();
-    watch.scan(now, processes.rows());
+    watch.scan(now, std::time::Duration::ZERO, processes.rows());
     // Armed: a shortage, the look at everybody, the second look, the hold and the kill.
     let later = now.after(std::time::Duration::from_secs(1));
     let short = host(Bytes::gib(1));
@@ -175,8 +175,9 @@ fn from_a_shortage_of_the_whole_machine_to_the_kill_nothing_is_allocated() {
     let count = allocations(|| {
         for _ in 0..2 {
             if watch.look(later, &short, None) {
+                let begun = clock::of_this_thread();
                 processes.scan(watch.is_short(), false, |_| Standing::Ordinary).unwrap();
-                watch.scan(later, processes.rows());
+                watch.scan(later, clock::of_this_thread().since(begun), processes.rows());
             }
         }
         while let Some(effect) = watch.poll_effect() {

@@ -7,6 +7,7 @@ mod choose;
 mod family;
 pub mod recording;
 mod row;
+mod scans;
 mod shortage;
 mod words;
 
@@ -27,6 +28,7 @@ pub use shortage::Shortage;
 pub use words::{Effect, Event, Policy, Remains};
 
 use choose::choose;
+use scans::Scans;
 use shortage::Gauge;
 
 /// SIGTERM is worth while if the machine lasts at least this long.
@@ -43,16 +45,6 @@ const LATEST_WARNED: Duration = Duration::from_millis(250);
 const WHILE_BRAKING: Duration = Duration::from_millis(5);
 /// Below the reserve with nothing to be done about it.
 const WHILE_LOW: Duration = Duration::from_millis(100);
-/// Processes are scanned this often at ease; a scan is 10 to 30 us a process.
-const SCAN_IDLE: Duration = Duration::from_secs(10);
-/// And below the warning threshold.
-const SCAN_WARNED: Duration = Duration::from_secs(2);
-/// At this growth the shortage is so near that everybody is looked at before it begins.
-const CLOSE: Duration = Duration::from_millis(100);
-/// And again after this.
-const SCAN_CLOSE: Duration = Duration::from_millis(50);
-/// A scan this old is believed in a shortage, if it knows who has taken what is gone.
-const FRESH: Duration = Duration::from_millis(100);
 /// The job of another oomguard is left to that one for so long, as long as half of the reserve is left.
 const LEFT_TO_OTHERS: Duration = Duration::from_secs(10);
 /// Families that did not die, remembered so that none is chosen twice.
@@ -109,9 +101,7 @@ pub struct Watch {
     available: Bytes,
     stage: Stage,
     looked: Option<Instant>,
-    scanned: Option<Instant>,
-    /// Available then.
-    seen: Bytes,
+    scans: Scans,
     /// When the present shortage began.
     short_since: Option<Instant>,
     spent: VecDeque<Who>,
@@ -131,8 +121,7 @@ impl Watch {
             available: Bytes::MAX,
             stage: Stage::Idle,
             looked: None,
-            scanned: None,
-            seen: Bytes::MAX,
+            scans: Scans::default(),
             short_since: None,
             spent: VecDeque::with_capacity(MOST_SPENT),
             effects: VecDeque::with_capacity(8),
@@ -209,12 +198,11 @@ impl Watch {
     }
 
     fn wants_scan(&mut self, now: Instant) -> bool {
-        let every = if self.available < self.policy.host.warning { SCAN_WARNED } else { SCAN_IDLE };
-        let older_than = |age| self.scanned.is_none_or(|scanned| now.since(scanned) >= age);
+        let is_due = self.scans.is_due(now, self.available, self.policy.host.warning);
         match self.stage {
-            Stage::Idle if self.gauge.short().is_some() => older_than(FRESH) || self.is_outrun(),
-            Stage::Idle => older_than(every) || (self.is_close() && older_than(SCAN_CLOSE)),
-            Stage::Said { .. } => older_than(every),
+            Stage::Idle if self.gauge.short().is_some() => self.scans.is_stale(now) || self.is_outrun(),
+            Stage::Idle => is_due || (self.is_close() && self.scans.may_be_repeated(now)),
+            Stage::Said { .. } => is_due,
             Stage::Confirm(_) | Stage::Acting(_) | Stage::Settle(_) => false,
         }
     }
@@ -222,7 +210,7 @@ impl Watch {
     /// More has vanished since the last scan than whoever would be chosen is known to have taken: a family that nobody
     /// has seen yet may have it.
     fn is_outrun(&mut self) -> bool {
-        let vanished = self.seen.minus(self.available);
+        let vanished = self.scans.vanished(self.available);
         self.choice().is_none_or(|choice| vanished > choice.family.took)
     }
 
@@ -230,12 +218,12 @@ impl Watch {
     fn is_close(&self) -> bool {
         let HostPolicy { reserve, warning, .. } = self.policy.host;
         let (room, rate) = (self.available.minus(reserve), self.growth.rate());
-        self.available < warning && room > Bytes::ZERO && time_to_use(room, rate) < CLOSE
+        self.available < warning && room > Bytes::ZERO && self.scans.is_last_moment(time_to_use(room, rate))
     }
 
-    /// All processes, in order of their ids; a step is taken.
-    pub fn scan(&mut self, now: Instant, rows: &[Row]) {
-        (self.scanned, self.seen) = (Some(now), self.available);
+    /// All processes, in order of their ids, and what it took of a core to find out about them; a step is taken.
+    pub fn scan(&mut self, now: Instant, cost: Duration, rows: &[Row]) {
+        self.scans.note(now, cost, self.available);
         let at_ease = self.available >= self.policy.host.warning;
         self.families.update(now, rows, at_ease);
         self.spent.retain(|who| rows.binary_search_by_key(who, |row| row.who).is_ok());

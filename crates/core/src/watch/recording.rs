@@ -2,10 +2,13 @@
 //!
 //! Only data. Rows are in order of their process, as a scan gives them.
 
+use std::time::Duration;
+
 use serde::ser::{SerializeStruct, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::{Remains, Row, Who};
+use crate::clock::nanos;
 use crate::sample::HostSample;
 
 /// What [`super::Watch`] was given, borrowed.
@@ -27,6 +30,8 @@ pub struct Changes<'a> {
     pub before: Option<&'a [Row]>,
     /// All rows now.
     pub now: &'a [Row],
+    /// What it took of a core to find out about them.
+    pub cost: Duration,
 }
 
 /// Allocates nothing: what is written is found while it is written.
@@ -36,7 +41,8 @@ impl Serialize for Changes<'_> {
         let known = |rows: &[Row], who| rows.binary_search_by_key(&who, |row| row.who);
         let is_new = |row: &&Row| known(before, row.who).ok().is_none_or(|at| before[at] != **row);
         let is_gone = |row: &&Row| known(self.now, row.who).is_err();
-        let mut scan = to.serialize_struct("Scan", 3)?;
+        let mut scan = to.serialize_struct("Scan", 4)?;
+        scan.serialize_field("cost_ns", &nanos(self.cost))?;
         scan.serialize_field("all", &self.before.is_none())?;
         scan.serialize_field("changed", &Sequence(|| self.now.iter().filter(is_new)))?;
         scan.serialize_field("gone", &Sequence(|| before.iter().filter(is_gone).map(|row| row.who)))?;
@@ -67,12 +73,20 @@ pub enum Kept {
 /// What a scan has changed.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Scan {
+    /// Recordings of before have none.
+    #[serde(default)]
+    cost_ns: u64,
     all: bool,
     changed: Vec<Row>,
     gone: Vec<Who>,
 }
 
 impl Scan {
+    /// What it took of a core.
+    pub fn cost(&self) -> Duration {
+        Duration::from_nanos(self.cost_ns)
+    }
+
     /// Makes the rows of the scan before those of this one.
     pub fn apply(&self, rows: &mut Vec<Row>) {
         if self.all {

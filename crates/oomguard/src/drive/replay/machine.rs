@@ -73,7 +73,7 @@ impl Play<'_> {
             }
             Kept::Scan(scan) => {
                 scan.apply(&mut self.rows);
-                self.watch.scan(now, &self.rows);
+                self.watch.scan(now, scan.cost(), &self.rows);
             }
             Kept::Swept => self.watch.swept(),
         }

@@ -6,6 +6,8 @@
 mod service;
 pub(super) mod told;
 
+use std::time::Duration;
+
 use oomguard_core::recording::Made;
 use oomguard_core::watch::recording::{Changes, Input};
 use oomguard_core::watch::{Effect, Event, Policy, Row, Standing, Watch, Who, newcomers};
@@ -70,6 +72,8 @@ struct Guard {
     service: Service,
     /// The process table could not be read, and this has been said.
     blind: bool,
+    /// What the last scan took of a core.
+    cost: Duration,
     tape: Option<Tape>,
     /// The rows of the last scan that is on record.
     before: Option<Vec<Row>>,
@@ -151,6 +155,7 @@ impl Guard {
             job: told::NOBODY,
             service: Service::from_environment(),
             blind: false,
+            cost: Duration::ZERO,
             tape,
             before: None,
         })
@@ -232,7 +237,7 @@ impl Guard {
         }
         if self.watch.look(now, &host, remains) && self.scan() {
             self.record_scan(now);
-            self.watch.scan(now, self.processes.rows());
+            self.watch.scan(now, self.cost, self.processes.rows());
         }
     }
 
@@ -240,7 +245,7 @@ impl Guard {
     fn record_scan(&mut self, now: Instant) {
         let Some(tape) = &self.tape else { return };
         let rows = self.processes.rows();
-        let changes = Changes { before: self.before.as_deref(), now: rows };
+        let changes = Changes { before: self.before.as_deref(), now: rows, cost: self.cost };
         if tape.input(now, Input::Scan(changes)) {
             let before = self.before.get_or_insert_default();
             before.clear();
@@ -265,7 +270,9 @@ impl Guard {
     /// Whether it could be done. In a shortage what was kept of the large ones is not believed.
     fn scan(&mut self) -> bool {
         let (rules, swap) = (&self.rules, self.sensors.swap_is_used());
+        let begun = clock::of_this_thread();
         let scanned = self.processes.scan(self.watch.is_short(), swap, |about| rules.judge(about)).err();
+        self.cost = clock::of_this_thread().since(begun);
         if let Some(error) = &scanned
             && !self.blind
         {
