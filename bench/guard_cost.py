@@ -1,12 +1,13 @@
 """What guards cost: memory and CPU while nothing happens, and while something does.
 
-    python bench/guard_cost.py [--seconds 30] [--oomguard PATH] [--earlyoom PATH] [--nohang PATH] [--json]
+    python bench/guard_cost.py [--seconds 30] [--oomguard PATH] [--json]
 
 All are there at once, so that what disturbs the machine disturbs all of them alike. First everybody is idle: `run`
-and `test` over one command that waits, `up` over eight sleeping workers, `watch` in its dry run, earlyoom, nohang.
+and `test` over one command that waits, `up` over eight sleeping workers, `watch` in its dry run, earlyoom, nohang and
+systemd-oomd, which are taken from their Debian packages where they are not installed (`peers.py`).
 Then one thing happens to each: of the workers of `up` one grows at 100 MiB/s into its limit of 128 MiB, again and
 again; for `watch` and earlyoom, both dry, the thresholds are above what is available, so that the machine counts as
-short all the time. nohang has no dry run; systemd-oomd is started by systemd and watches systemd's cgroups only.
+short all the time. nohang and systemd-oomd can be told no such thing.
 
 Resident, private (Pss_Anon) and locked memory are from `/proc/PID/{status,smaps_rollup}`; CPU is from
 `/proc/PID/task/*/schedstat` (nanoseconds on a core), that of helper processes of the same program included. Bounds:
@@ -26,6 +27,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import peers
 from table import Table, arguments
 
 WORKERS = 8
@@ -192,36 +194,41 @@ def event(table: Table, oomguard: str, earlyoom: str | None, folder: Path) -> No
         measure(table, running, when, EVENT_S)
 
 
-def find(name: str, given: str | None, table: Table) -> str | None:
-    found = given or shutil.which(name)
-    if found is None:
-        table.skip(f"{name}: it is not installed")
+def others(table: Table) -> dict[str, list[str]]:
+    """Other people's guards, as far as they can be started here; of the others, why not."""
+    found: dict[str, list[str]] = {}
+    for name in peers.PROGRAMS:
+        try:
+            program = peers.find(name)
+            argv = [str(program), *more(name, program)]
+            peers.must_stay(argv)
+            found[name] = argv
+        except peers.Absent as why:
+            table.skip(f"{name}: {why}")
     return found
+
+
+def more(name: str, program: Path) -> list[str]:
+    """What it is started with."""
+    if name == "earlyoom":
+        return ["-r", "3600"]
+    if name == "nohang":
+        own = program.resolve().parents[2] / "etc/nohang/nohang.conf"
+        return ["--monitor", "--config", str(own if own.exists() else Path("/etc/nohang/nohang.conf"))]
+    return ["--dry-run"]
 
 
 def main() -> int:
     parser = arguments(__doc__)
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--oomguard", default=shutil.which("oomguard") or "target/release/oomguard")
-    parser.add_argument("--earlyoom")
-    parser.add_argument(
-        "--nohang", help="the program; its configuration is looked for in ../../etc/nohang from it, too"
-    )
     given = parser.parse_args()
     table = Table(COLUMNS)
     oomguard = str(Path(given.oomguard).resolve())
-    others: dict[str, list[str]] = {}
-    earlyoom = find("earlyoom", given.earlyoom, table)
-    if earlyoom:
-        others["earlyoom"] = [earlyoom, "-r", "3600"]
-    if nohang := find("nohang", given.nohang, table):
-        own = Path(nohang).resolve().parents[2] / "etc/nohang/nohang.conf"
-        config = own if own.exists() else Path("/etc/nohang/nohang.conf")
-        others["nohang"] = [nohang, "--monitor", "--config", str(config)]
-    table.skip("systemd-oomd: it is started by systemd and watches systemd's cgroups only")
+    there = others(table)
     with tempfile.TemporaryDirectory() as folder:
-        idle(table, oomguard, others, Path(folder), given.seconds)
-        event(table, oomguard, earlyoom, Path(folder))
+        idle(table, oomguard, there, Path(folder), given.seconds)
+        event(table, oomguard, there.get("earlyoom", [None])[0], Path(folder))
     return table.finish(given.json)
 
 

@@ -110,7 +110,7 @@ SCENARIOS = {
     ),
     "kept": Scenario(
         "of `test` only the guard gets SIGKILL, and its keeper ends every file that runs",
-        "-w 20% grow 0 150%", acts=((2000, "kill -9 $(pgrep -o -x oomguard)"),), guard_dies=True, workers=3,
+        "-w 20% grow 0 150%", acts=((2000, "kill -9 $(cat /run/guard.pid)"),), guard_dies=True, workers=3, victims=3,
         guards=("test", "watchdog"),
     ),
     "guard-replaced": Scenario(
@@ -196,7 +196,7 @@ def files(scenario: Scenario, guard: str) -> dict[str, str]:
         prepare += f"{exports}; {told} > /run/before.log 2>&1; touch /run/again; "
     words = {"{leaf}": leaf, "{jobs}": jobs, "{log}": log, "{again}": f"{exports}; exec {told}"}
     lines = [
-        f"subject {prepare}{exports}; exec {told}",
+        f"subject {prepare}{exports}; echo $$ > /run/guard.pid; exec {told}",
         f"last {scenario.last + (15_000 if guard in SUITES else 0)}",
         f"tail {8000 if guard in SUITES else 6000 if scenario.guard_dies else 1500}",
         f"mark {TEST_RESERVE_KIB if guard in (*SUITES, *PEERS) else RESERVE_KIB}",

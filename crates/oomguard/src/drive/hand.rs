@@ -206,9 +206,17 @@ impl Hand {
         Ok(event)
     }
 
-    /// True once: when the main process has ended and no other is left. Reading it makes its descriptor quiet.
+    /// Makes the descriptor quiet that tells of the first process of the leaf and of the last.
+    pub fn quiet(&self) {
+        if let Some(leaf) = &self.leaf {
+            let _ = leaf.is_populated();
+        }
+    }
+
+    /// True once: when the main process has ended and no other is left. Costs nothing while the main process runs.
     pub fn has_become_empty(&mut self) -> bool {
-        if !self.populated {
+        // The last process of a leaf has left it before its end is told to us.
+        if !self.populated || !self.main_ended {
             return false;
         }
         let empty = match (&mut self.leaf, &mut self.tree) {
@@ -216,7 +224,7 @@ impl Hand {
             (Some(leaf), _) => {
                 leaf.is_populated().map_or_else(|error| error.errno() == Some(NO_SUCH), |it| !it)
             }
-            (None, Some(tree)) if self.main_ended => {
+            (None, Some(tree)) => {
                 let _ = tree.rescan();
                 if self.killed && !tree.is_empty() {
                     // Who turned up only now, or could not be held before.
@@ -224,11 +232,8 @@ impl Hand {
                 }
                 tree.is_empty()
             }
-            (None, Some(_)) => false,
             (None, None) => true,
         };
-        // The last process of a leaf has left it before its end is told to us.
-        let empty = empty && self.main_ended;
         self.populated = !empty;
         if let Some(leaf) = self.leaf.as_ref().filter(|_| empty)
             && let Some(peak) = leaf.peak().known()

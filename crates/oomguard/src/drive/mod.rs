@@ -271,7 +271,8 @@ impl Guard {
                 SIGNALS => self.take_signals(verb)?,
                 SWEPT => self.swept(),
                 EXIT..EMPTY => self.exited(JobId(token as u16)),
-                EMPTY..LIMIT | LIMIT..VERB_TOKENS => {}
+                EMPTY..LIMIT => self.hands[JobId(token as u16).index()].quiet(),
+                LIMIT..VERB_TOKENS => {}
                 _ => verb.ready(self, token),
             }
         }
