@@ -90,7 +90,15 @@ def main() -> None:
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         env = {**os.environ, "XDG_STATE_HOME": str(folder / "state"), "OMP_NUM_THREADS": "1"}
         python = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-        runner = [args.runner, "test", "--python", sys.executable, "-q", "tests"]
+        # Files are run elsewhere.
+        runner = [
+            str(Path(args.runner).absolute()) if "/" in args.runner else args.runner,
+            "test",
+            "--python",
+            sys.executable,
+            "-q",
+            "tests",
+        ]
         ways = {
             "plain": [*python, "tests"],
             "xdist": [*python, "-n", "2", "tests"],
