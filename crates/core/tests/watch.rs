@@ -471,7 +471,7 @@ fn the_dearer_a_scan_the_rarer_it_is_until_memory_moves() {
     world.host.total = Bytes::gib(256);
     world.cost = Duration::from_millis(72);
     world.available(200 * 1024).look();
-    let mut scans_in = |world: &mut World, seconds: u32| {
+    let scans_in = |world: &mut World, seconds: u32| {
         let before = world.scans;
         world.run(seconds * SECOND, 0);
         world.scans - before
