@@ -20,6 +20,6 @@ def text(result: dict[str, Any]) -> str:
     """One cell."""
     if "stall_ms" not in result:
         return str(result["verdict"])
-    signal, turned = ("-" if at is None else f"{at:.0f}" for at in (result["signal_ms"], result["turned_ms"]))
+    signal, turned = ("-" if at is None else f"{round(at)}" for at in (result["signal_ms"], result["turned_ms"]))
     ended = f" x{result['jobs_ended']}" if result["jobs_ended"] > 1 else ""
     return f"{result['verdict']} {result['stall_ms']:.0f}/{result['least_mib']}/{signal}/{turned}{ended}"

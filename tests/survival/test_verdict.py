@@ -164,6 +164,15 @@ def test_the_table_has_a_cell_for_every_result() -> None:
     ]
 
 
+def test_a_signal_is_told_with_the_crossing_that_it_came_after_and_with_no_later_one() -> None:
+    dip = {"from_ms": 1000.0, "to_ms": 1100.0, "least_ms": 1016.0, "turned_ms": 1015.0, "least_kib": 1024}
+
+    def signal_ms(at: float) -> object:
+        return figures(GOOD | {"dips": [dip], "signal": {"ms": at, "number": 9, "from": "oomguard"}})["signal_ms"]
+
+    assert (signal_ms(1012), signal_ms(998), signal_ms(17)) == (12, -2, None)
+
+
 def test_every_cell_has_a_plan_without_holes() -> None:
     for scenario in SCENARIOS.values():
         for guard in scenario.guards:

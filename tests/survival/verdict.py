@@ -11,6 +11,8 @@ from typing import Any
 from scenarios import OUTSIDE, PARENT, PEERS, STEADY_PERCENT, SUITES, Scenario
 
 STALL_MS = 100.0
+# The witness looks every 5 ms, and a guard may see a shortage before it does.
+EARLY_MS = 100.0
 # Of what was available before: the rest belongs to whoever still lives, or sits on per-CPU lists for a while.
 BACK_SHARE = 0.8
 # The worst first: a cell is called by the first that holds.
@@ -146,13 +148,17 @@ def figures(facts: Facts) -> Facts:
     """The numbers that are worth a column. Milliseconds and MiB of the guest."""
     guilty = [end for end in deaths(facts) if end["comm"] == "hog"]
     dip = facts["dips"][0] if facts["dips"] else None
+    signal = facts["signal"]
+    # One that was over before it came to that says nothing of a later shortage.
+    if dip and signal and signal["ms"] < dip["from_ms"] - EARLY_MS:
+        signal = None
     return {
         "stall_ms": facts["canary"]["widest_ms"],
         "least_mib": facts["least_kib"] // 1024,
         # From the reserve to the turning point: when memory last fell by a further MiB.
         "turned_ms": round(dip["turned_ms"] - dip["from_ms"], 1) if dip else None,
         # From the reserve to the first SIGTERM or SIGKILL that a guilty process got from anybody.
-        "signal_ms": round(facts["signal"]["ms"] - dip["from_ms"], 1) if dip and facts["signal"] else None,
+        "signal_ms": round(signal["ms"] - dip["from_ms"], 1) if dip and signal else None,
         "back_mib": facts["back_kib"] // 1024,
         "jobs_ended": len({end["place"] for end in guilty}),
         "dips": len(facts["dips"]),
