@@ -379,6 +379,16 @@ fn the_report_says_what_happened() {
 // --- what the command is given -----------------------------------------------------------------------------------
 
 #[test]
+fn the_command_is_as_nice_as_it_was_told_to_be() {
+    let world = World::new();
+    let nice =
+        |words: &[&str]| Done::of(world.command("nice").args(["-n", "3"]).args(words).output().unwrap());
+    let alone = nice(&["nice"]).with(0);
+    let guarded = nice(&[env!("CARGO_BIN_EXE_oomguard"), "run", "--best-effort", "--", "nice"]).with(0);
+    assert_eq!(guarded.out, alone.out);
+}
+
+#[test]
 fn nothing_of_the_guard_is_inherited() {
     let world = World::new();
     // fields of stat: priority, nice, rt_priority, policy

@@ -122,9 +122,20 @@ pub fn lower_oom_score() -> Result<i32> {
     Ok(SCORE)
 }
 
+/// The nice value that children must get back: reset-on-fork makes it 0, whatever it was.
+static ORIGINAL_NICE: OnceLock<i32> = OnceLock::new();
+
+/// What children must get back, if it was changed.
+pub(crate) fn original_nice() -> Option<i32> {
+    ORIGINAL_NICE.get().copied().filter(|nice| *nice != 0)
+}
+
 /// Lets us run before others: `SCHED_FIFO` 1, else nice -20, else what `RLIMIT_NICE` allows. Children do not inherit
-/// it (reset-on-fork): a job at real-time priority would starve the guard.
+/// it (reset-on-fork), and get the old nice value back: a job at real-time priority would starve the guard.
 pub fn schedule_first() -> Result<Scheduled> {
+    if let Ok(nice) = rustix::process::getpriority_process(None) {
+        ORIGINAL_NICE.get_or_init(|| nice);
+    }
     let fifo = libc::sched_param { sched_priority: 1 };
     // SAFETY: 0 is the calling thread; the parameter is plain data and outlives the call.
     if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &fifo) } == 0 {

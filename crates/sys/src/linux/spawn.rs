@@ -140,6 +140,7 @@ impl Spawn<'_> {
             rlimit_data: self.rlimit_data,
             open_files: oneself::original_open_files(),
             timer_slack: oneself::original_timer_slack(),
+            nice: oneself::original_nice(),
             mask: wait::original_mask(),
         };
         let told = stage.clone();
@@ -168,6 +169,7 @@ struct Child {
     /// Soft and hard.
     open_files: Option<(u64, u64)>,
     timer_slack: Option<u64>,
+    nice: Option<i32>,
     mask: Option<libc::sigset_t>,
 }
 
@@ -209,6 +211,11 @@ impl Child {
         if let Some(slack) = self.timer_slack {
             // SAFETY: integers only.
             check(unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, slack, 0, 0, 0) } == 0)?;
+        }
+        if let Some(nice) = self.nice {
+            // A negative one may be refused to who was only given it.
+            // SAFETY: integers only.
+            check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) } == 0 || nice < 0)?;
         }
         if let Some(mask) = &self.mask {
             // SAFETY: a valid, initialised set; the old one is not asked for.
