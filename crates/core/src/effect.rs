@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::Instant;
 use crate::event::Cause;
 use crate::policy::JobPolicy;
-use crate::sample::{HostSample, JobSample};
+use crate::sample::{DeviceSample, HeldSample, HostSample, JobSample, Why};
 use crate::units::Bytes;
 
 /// A slot for one guarded process tree. A worker keeps its slot over restarts.
@@ -94,6 +95,10 @@ pub enum Input<'a> {
     CannotStart(JobId),
     /// The sensors were read.
     Sample(&'a HostSample, &'a [JobSample]),
+    /// The GPUs were read; the reading began at this moment.
+    Vram(Instant, &'a [DeviceSample], &'a [HeldSample]),
+    /// Nothing is known of any GPU, because.
+    VramUnknown(Why),
     /// The kernel spoke about a job.
     Limit(JobId, LimitEvent),
     /// The kernel counts the job's memory no longer, nor holds it to its limit: from here on we do.

@@ -19,6 +19,7 @@ use crate::pool::Random;
 use crate::sample::{HostSample, JobSample};
 use crate::timer::Timer;
 use crate::units::Bytes;
+use crate::vram::Gpus;
 
 /// Decides everything; see the crate's page.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub struct Engine {
     /// Growth of what is used on the host.
     pub(crate) growth: Growth,
     pub(crate) brake: Brake,
+    pub(crate) gpus: Gpus,
     /// The slot whose planned restart is in flight.
     pub(crate) planned: Option<JobId>,
     pub(crate) shutdown: Option<Urgency>,
@@ -51,6 +53,7 @@ impl Engine {
             levels: Levels::default(),
             growth: Growth::default(),
             brake: Brake::default(),
+            gpus: Gpus::default(),
             planned: None,
             shutdown: None,
             ceiling: None,
@@ -87,6 +90,7 @@ impl Engine {
             | Input::Restart(job)
             | Input::Remove(job, _) => job.index() < self.jobs.len(),
             Input::Add(..) | Input::Adopt(..) | Input::Sample(..) | Input::Shutdown(_) | Input::Tick => true,
+            Input::Vram(..) | Input::VramUnknown(_) => true,
         }
     }
 
@@ -99,6 +103,8 @@ impl Engine {
             Input::StartFailed(job) => self.start_failed(now, job, false),
             Input::CannotStart(job) => self.start_failed(now, job, true),
             Input::Sample(host, jobs) => self.sampled(now, host, jobs),
+            Input::Vram(at, devices, held) => self.gpus_read(now, at, devices, held),
+            Input::VramUnknown(why) => self.gpus_unknown(why),
             Input::Limit(job, event) => self.kernel_spoke(now, job, event),
             Input::Unheld(job) => self.unheld(now, job),
             Input::Exited(job, exit) => self.exited(now, job, exit),
@@ -124,7 +130,13 @@ impl Engine {
 
     /// When the engine wants to be called, with a fresh sample if [`Engine::next_look`] is due by then.
     pub fn deadline(&self) -> Instant {
-        self.jobs.iter().map(|job| job.timers.earliest()).min().unwrap_or(Instant::NEVER).min(self.look_at)
+        self.jobs
+            .iter()
+            .map(|job| job.timers.earliest())
+            .min()
+            .unwrap_or(Instant::NEVER)
+            .min(self.look_at)
+            .min(self.gpus.stale_at())
     }
 
     /// When the sensors are to be read next.
@@ -192,6 +204,7 @@ impl Engine {
             asked: job.asked,
             checks: job.checks,
             frozen: job.frozen,
+            vram: job.gpus.worst,
         })
     }
 
@@ -223,9 +236,15 @@ impl Engine {
         }
         let attempt = self.job(job).attempt;
         *self.job(job) = Job { attempt, ..Job::new(policy) };
-        self.effects.reserve(16 + 8 * self.jobs.len());
-        self.events.reserve(16 + 8 * self.jobs.len());
+        self.reserve();
         self.done = false;
+    }
+
+    /// Sets aside what one input can bring at most.
+    pub(crate) fn reserve(&mut self) {
+        let most = 16 + 8 * (self.jobs.len() + self.gpus.len());
+        self.effects.reserve(most);
+        self.events.reserve(most);
     }
 
     fn change(&mut self, now: Instant, id: JobId, policy: JobPolicy) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::effect::{Exit, JobId};
+use crate::sample::{DeviceId, DeviceMemory, Why};
 use crate::trend::Confidence;
 use crate::units::Bytes;
 
@@ -103,6 +104,8 @@ pub enum Pause {
     Backoff,
     /// Until there is memory for it.
     Memory,
+    /// Until there is memory for it on a GPU that it may use.
+    Vram,
 }
 
 /// Why a slot is not started any more.
@@ -162,6 +165,9 @@ pub enum Event {
         usage: Option<Bytes>,
         /// Memory available on the host.
         available: Bytes,
+        /// The fullest GPU that it may use, where GPUs are watched.
+        #[serde(default)]
+        vram: Option<Vram>,
     },
     /// A job grows steadily.
     Leak {
@@ -307,6 +313,125 @@ pub enum Event {
         /// Failures in a row.
         failures: u32,
     },
+    /// A GPU has less than the reserve left.
+    VramShort {
+        /// Which.
+        device: DeviceId,
+        /// What is left of it.
+        free: Bytes,
+        /// What there is.
+        total: Bytes,
+        /// What must be left.
+        reserve: Bytes,
+    },
+    /// It has enough again.
+    VramEnough {
+        /// Which.
+        device: DeviceId,
+        /// What is left of it.
+        free: Bytes,
+    },
+    /// A job comes near what it may hold of a GPU.
+    VramNear {
+        /// Which.
+        job: JobId,
+        /// Of which GPU.
+        device: DeviceId,
+        /// What it holds.
+        used: Bytes,
+        /// What it may hold.
+        limit: Bytes,
+    },
+    /// A job was asked to give back what it holds of a GPU without need.
+    VramRelieve {
+        /// Which.
+        job: JobId,
+        /// Of which GPU.
+        device: DeviceId,
+        /// What it holds.
+        used: Bytes,
+    },
+    /// The brake chose a job because of a GPU; what it does follows as events of its own.
+    VramBrake {
+        /// Which.
+        job: JobId,
+        /// Which GPU.
+        device: DeviceId,
+        /// Why this one.
+        reason: Reason,
+        /// What it holds of it.
+        used: Bytes,
+        /// What it may hold.
+        limit: Option<Bytes>,
+        /// What is left of it, if known.
+        free: Option<Bytes>,
+    },
+    /// A GPU is short, and no job of ours could give enough of it back.
+    VramNoVictim {
+        /// Which.
+        device: DeviceId,
+        /// What is left of it.
+        free: Bytes,
+    },
+    /// What a GPU holds, or what a job holds of it, is not known; nobody is braked for it.
+    VramUnknown {
+        /// Which; `None`: all.
+        device: Option<DeviceId>,
+        /// Whose; `None`: of nobody.
+        job: Option<JobId>,
+        /// Why.
+        why: Why,
+    },
+    /// It is known again.
+    VramKnown {
+        /// Which; `None`: all.
+        device: Option<DeviceId>,
+        /// Whose.
+        job: Option<JobId>,
+    },
+    /// What an ended worker held of GPUs has come back, or cannot be known and is waited for no longer.
+    VramBack {
+        /// Which.
+        job: JobId,
+        /// Time since its end.
+        after: Duration,
+        /// Whether it really came back.
+        complete: bool,
+    },
+    /// A dead job still holds memory of a GPU (D state?). Nothing is started on it until that is back.
+    VramStuck {
+        /// Which.
+        job: JobId,
+        /// Which GPU.
+        device: DeviceId,
+        /// What it still holds.
+        held: Bytes,
+        /// Time since its end.
+        after: Duration,
+    },
     /// All ended as asked.
     Done,
+}
+
+/// How full a GPU is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vram {
+    /// Which.
+    pub device: DeviceId,
+    /// In use, by whomever.
+    pub used: Bytes,
+    /// All that there is.
+    pub total: Bytes,
+}
+
+impl Vram {
+    /// All that is not free is in use.
+    pub(crate) fn new(device: DeviceId, memory: DeviceMemory) -> Vram {
+        Vram { device, used: memory.total.minus(memory.free), total: memory.total }
+    }
+
+    /// In use, in percent. For people only.
+    pub fn percent(&self) -> f64 {
+        100.0 * self.used.0 as f64 / self.total.0.max(1) as f64
+    }
 }

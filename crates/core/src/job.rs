@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::clock::Instant;
 use crate::effect::{Exit, JobId, Urgency};
-use crate::event::Cause;
+use crate::event::{Cause, Pause};
 use crate::forecast::Growth;
 use crate::leak::{Leak, LeakWatch};
 use crate::policy::{EARLY_DEATH, JobPolicy, Restart};
@@ -14,6 +14,7 @@ use crate::pool::Failures;
 use crate::timer::{Timer, Timers};
 use crate::units::Bytes;
 use crate::victim::Candidate;
+use crate::vram::{Holding, OnGpus};
 
 /// Where in its life a slot stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,8 +119,10 @@ pub struct Job {
     pub(crate) hopeless: bool,
     /// Its `Start` timer was due.
     pub(crate) start_due: bool,
-    /// It has been said that this slot waits for memory.
-    pub(crate) waits_for_memory: bool,
+    /// It has been said that this slot waits, and for which memory.
+    pub(crate) waits_for: Option<Pause>,
+    /// What it has to do with GPUs.
+    pub(crate) gpus: OnGpus,
     pub(crate) failures: Failures,
 }
 
@@ -154,7 +157,8 @@ impl Job {
             removed: None,
             hopeless: false,
             start_due: false,
-            waits_for_memory: false,
+            waits_for: None,
+            gpus: OnGpus::default(),
             failures: Failures::default(),
         }
     }
@@ -291,4 +295,6 @@ pub struct View {
     pub checks: bool,
     /// It was stopped where it is.
     pub frozen: bool,
+    /// What it holds of the GPU where that counts most: where it is nearest to its limit.
+    pub vram: Option<Holding>,
 }

@@ -74,8 +74,12 @@ mod tests {
     use super::*;
     use crate::sample::{Reading, Why};
 
-    const POLICY: HostPolicy =
-        HostPolicy { reserve: Bytes::gib(2), warning: Bytes::gib(4), worst_rate: Bytes::gib(8) };
+    const POLICY: HostPolicy = HostPolicy {
+        reserve: Bytes::gib(2),
+        warning: Bytes::gib(4),
+        worst_rate: Bytes::gib(8),
+        vram_reserve: None,
+    };
 
     fn host(available: Bytes) -> HostSample {
         HostSample {

@@ -26,6 +26,7 @@ const KERNELS_VICTIM: Duration = Duration::from_secs(1);
 impl Engine {
     /// Does what is due. Called after every input.
     pub(crate) fn advance(&mut self, now: Instant) {
+        self.watch_gpus(now);
         for id in self.ids() {
             while let Some(timer) = self.job(id).timers.take_due(now) {
                 self.due(now, id, timer);
@@ -49,6 +50,7 @@ impl Engine {
             Timer::MemoryBack => self.end(now, id),
             Timer::Soft => self.soft_is_over(now, id),
             Timer::Health => self.tell_health(now, id),
+            Timer::VramBack => self.vram_is_late(now, id),
         }
     }
 
@@ -71,8 +73,10 @@ impl Engine {
         if job.is_worker() && !self.has_room(now, id) {
             // Before the first look there is nothing to wait for but that look.
             if self.host.is_some() {
-                self.wait_for_memory(now, id);
+                self.wait_for_memory(now, id, Pause::Memory);
             }
+        } else if job.is_worker() && !self.has_vram(id) {
+            self.wait_for_memory(now, id, Pause::Vram);
         } else {
             let job = self.job(id);
             job.reset();
@@ -91,14 +95,14 @@ impl Engine {
         self.host.is_some() && fits && self.levels.level() < Level::Critical && !self.brake.is_busy()
     }
 
-    fn wait_for_memory(&mut self, now: Instant, id: JobId) {
+    fn wait_for_memory(&mut self, now: Instant, id: JobId, pause: Pause) {
         let job = self.job(id);
         let delay = Duration::from_millis(500);
         job.start_due = false;
         job.timers.set(Timer::Start, now.after(delay));
-        if !std::mem::replace(&mut job.waits_for_memory, true) {
+        if job.waits_for.replace(pause) != Some(pause) {
             let failures = job.failures.in_row;
-            self.say(Event::Waiting { job: id, pause: Pause::Memory, delay, failures });
+            self.say(Event::Waiting { job: id, pause, delay, failures });
         }
     }
 
@@ -360,9 +364,13 @@ impl Engine {
         self.say(Event::Ended { job: id, cause, exit, age, peak });
         self.act(Effect::Clean(id));
         let job = self.job(id);
+        let held_vram = job.gpus.has_held;
         job.reset();
         let next = if job.removed.is_some() { Next::Over } else { next };
         self.follow(now, id, next);
+        if held_vram {
+            self.owe_vram(now, id);
+        }
     }
 
     fn follow(&mut self, now: Instant, id: JobId, next: Next) {
@@ -410,6 +418,7 @@ impl Engine {
                 job.phase = Phase::Waiting;
                 job.failures = Failures::default();
                 job.timers.set(Timer::Start, now);
+                self.await_vram(now, id);
             }
             _ if stopped => {}
             _ => self.plan(id, Cause::Requested),
@@ -432,6 +441,7 @@ impl Engine {
             Instant::NEVER => None,
             due => Some(due.since(job.started)),
         };
-        self.say(Event::Health { job: id, age, max_age, usage, available });
+        let vram = self.fullest_gpu(id);
+        self.say(Event::Health { job: id, age, max_age, usage, available, vram });
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::units::Bytes;
+use crate::units::{Amount, Bytes};
 
 /// What really holds a job to its limit on this machine, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,6 +51,10 @@ pub struct HostPolicy {
     pub warning: Bytes,
     /// The fastest that memory can vanish, in bytes per second: decides how soon to look again.
     pub worst_rate: Bytes,
+    /// Free memory of each GPU that jobs use and that must never be used up: below it the brake acts on those who hold
+    /// some of it.
+    #[serde(default)]
+    pub vram_reserve: Option<Amount>,
 }
 
 /// A NumPy spike dirties 6-8 GB/s per core on huge pages (measured; NumPy asks for them from 4 MiB on).
@@ -65,6 +69,7 @@ impl HostPolicy {
             warning: Bytes::gib(4).min(Bytes(total.0 / 4)),
             // Memory bandwidth stops the growth of this beyond a handful of cores.
             worst_rate: Bytes(WORST_RATE_PER_CORE.0 * cores.clamp(1, 8)),
+            vram_reserve: None,
         }
     }
 }
@@ -95,6 +100,9 @@ pub enum OnLimit {
 pub struct JobPolicy {
     /// What it may use.
     pub limit: Option<Bytes>,
+    /// What it may hold of any one GPU.
+    #[serde(default)]
+    pub vram_limit: Option<Amount>,
     /// What holds it to that.
     pub enforcement: Enforcement,
     /// From SIGTERM to SIGKILL.
@@ -121,6 +129,7 @@ impl JobPolicy {
     pub fn worker(enforcement: Enforcement) -> JobPolicy {
         JobPolicy {
             limit: Some(Bytes::gib(8)),
+            vram_limit: None,
             enforcement,
             grace: Duration::from_secs(120),
             prune_patience: Duration::from_secs(5),
@@ -161,6 +170,12 @@ pub const EARLY_DEATH: Duration = Duration::from_secs(60);
 pub const KILL_WAIT: Duration = Duration::from_secs(10);
 /// After a death its memory must be back by then, or the next decision is taken without it.
 pub const MEMORY_BACK_WAIT: Duration = Duration::from_secs(3);
+/// A GPU that was read longer ago than this is not known: twice what a driver that wakes its cards may take.
+pub const VRAM_FRESH: Duration = Duration::from_secs(15);
+/// After relief was asked for, it is waited so long for before a job is braked for VRAM.
+pub const VRAM_RELIEF_WAIT: Duration = Duration::from_secs(2);
+/// After the end of a worker its VRAM must be back by then, or it is said that it is not.
+pub const VRAM_BACK_WAIT: Duration = Duration::from_secs(10);
 /// What is left of a tree whose main process has ended by itself gets this long after SIGTERM.
 pub const LEFTOVER_GRACE: Duration = Duration::from_secs(2);
 /// Health is told this often.

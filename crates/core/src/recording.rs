@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Instant;
 use crate::effect::{Exit, Input, JobId, LimitEvent, Urgency, Word};
 use crate::policy::{HostPolicy, JobPolicy};
-use crate::sample::{HostSample, JobSample};
+use crate::sample::{DeviceSample, HeldSample, HostSample, JobSample, Why};
 use crate::watch;
 
 /// The form of a recording that this version writes and reads.
@@ -88,6 +88,8 @@ pub enum Kept {
     StartFailed(JobId),
     CannotStart(JobId),
     Sample(HostSample, Vec<JobSample>),
+    Vram(Instant, Vec<DeviceSample>, Vec<HeldSample>),
+    VramUnknown(Why),
     Limit(JobId, LimitEvent),
     Exited(JobId, Exit),
     Emptied(JobId),
@@ -111,6 +113,8 @@ impl Kept {
             Kept::StartFailed(job) => Input::StartFailed(job),
             Kept::CannotStart(job) => Input::CannotStart(job),
             Kept::Sample(ref host, ref jobs) => Input::Sample(host, jobs),
+            Kept::Vram(at, ref devices, ref held) => Input::Vram(at, devices, held),
+            Kept::VramUnknown(why) => Input::VramUnknown(why),
             Kept::Limit(job, event) => Input::Limit(job, event),
             Kept::Exited(job, exit) => Input::Exited(job, exit),
             Kept::Emptied(job) => Input::Emptied(job),

@@ -71,6 +71,13 @@ impl<T: Copy> Reading<T> {
             Reading::Unknown(_) => None,
         }
     }
+    /// What follows from the value, if it is known.
+    pub fn map<U>(self, of: impl FnOnce(T) -> U) -> Reading<U> {
+        match self {
+            Reading::Known(value) => Reading::Known(of(value)),
+            Reading::Unknown(why) => Reading::Unknown(why),
+        }
+    }
     /// Why it is not known, if it is not.
     pub fn why(self) -> Option<Why> {
         match self {
@@ -94,6 +101,48 @@ pub struct HostSample {
     pub charged: Reading<Bytes>,
     /// Microseconds for which every task was stalled on memory, since boot.
     pub stalled_us: Reading<u64>,
+}
+
+/// A GPU, or an instance in one: a number that stays its own as long as the guard lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DeviceId(pub u16);
+
+impl DeviceId {
+    /// Its place in tables that hold one row a device.
+    pub const fn index(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// A device's memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceMemory {
+    /// All that there is.
+    pub total: Bytes,
+    /// What can still be had.
+    pub free: Bytes,
+}
+
+/// One device at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceSample {
+    /// Which.
+    pub device: DeviceId,
+    /// Its memory.
+    pub memory: Reading<DeviceMemory>,
+}
+
+/// What one job holds of one device that it may use, at one moment. There is one of these for each such device, and
+/// none for the others; what a dead job's processes still hold counts until its slot starts again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldSample {
+    /// Whose.
+    pub job: JobId,
+    /// Of which device.
+    pub device: DeviceId,
+    /// How much: nothing where it has none.
+    pub used: Reading<Bytes>,
 }
 
 /// One job at one moment.

@@ -23,9 +23,11 @@ pub enum Timer {
     Soft,
     /// The next health line.
     Health,
+    /// The VRAM of its last job to be back.
+    VramBack,
 }
 
-const ALL: [Timer; 9] = [
+const ALL: [Timer; 10] = [
     Timer::Start,
     Timer::Age,
     Timer::Timeout,
@@ -35,6 +37,7 @@ const ALL: [Timer; 9] = [
     Timer::MemoryBack,
     Timer::Soft,
     Timer::Health,
+    Timer::VramBack,
 ];
 
 /// The deadlines of one job.

@@ -117,6 +117,50 @@ impl FromStr for Bytes {
     }
 }
 
+/// A size, or a share of whatever there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Amount {
+    /// So many bytes.
+    Bytes(Bytes),
+    /// So many percent of all memory, of the machine or of a device.
+    Percent(u8),
+}
+
+impl Amount {
+    /// In bytes, of `total`.
+    pub const fn of(self, total: Bytes) -> Bytes {
+        match self {
+            Amount::Bytes(bytes) => bytes,
+            Amount::Percent(percent) => total.percent(percent as u64),
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    /// As it would be typed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Amount::Bytes(bytes) => bytes.fmt(f),
+            Amount::Percent(percent) => write!(f, "{percent}%"),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Amount, String> {
+        let Some(number) = text.trim().strip_suffix('%') else {
+            return text.parse().map(Amount::Bytes).map_err(|error: SizeError| error.to_string());
+        };
+        match number.trim().parse::<u8>() {
+            Ok(percent @ 1..=100) => Ok(Amount::Percent(percent)),
+            _ => Err(format!("`{text}` is not a share of memory (try `60%`; 1 to 100)")),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +198,14 @@ mod tests {
         assert_eq!(Bytes(1).minus(Bytes(2)), Bytes::ZERO);
         assert_eq!(Bytes::MAX.plus(Bytes(1)), Bytes::MAX);
         assert_eq!(Bytes::MAX.percent(50), Bytes(u64::MAX / 2));
+    }
+
+    #[test]
+    fn amounts_are_sizes_or_shares() {
+        assert_eq!("8GiB".parse(), Ok(Amount::Bytes(Bytes::gib(8))));
+        assert_eq!("50%".parse::<Amount>().unwrap().of(Bytes::gib(32)), Bytes::gib(16));
+        for wrong in ["0%", "101%", "-5%", "%", "many", "1e3%"] {
+            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
+        }
     }
 }

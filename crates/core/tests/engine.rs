@@ -6,5 +6,6 @@ mod limit;
 mod look;
 mod pool;
 mod random;
+mod vram;
 mod watch;
 mod world;

@@ -8,12 +8,13 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use oomguard_core::{
-    Bytes, Enforcement, Exit, HostPolicy, Input, JobId, JobPolicy, LimitEvent, OnLimit, Restart, Urgency,
-    Word,
+    Amount, Bytes, Enforcement, Exit, HostPolicy, Input, JobId, JobPolicy, LimitEvent, OnLimit, Restart,
+    Urgency, Why, Word,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
+use crate::world::gpus::OnGpu;
 use crate::world::{FOREVER, Kind, Order, Story, Tape, Term, World, millis, secs};
 
 /// What is asked of the world at a moment.
@@ -34,6 +35,16 @@ enum Act {
     Stranger(i32),
     /// All of the machine stalls for this share of the time.
     Stall(u64),
+    /// A GPU is lost, or found again.
+    Gpu(u16, bool),
+    /// The driver does not answer for so long, in milliseconds; it is told that it does not, or nothing is.
+    GpusHang(u64, bool),
+    /// Readings come so late from here on, in milliseconds.
+    GpusLate(u64),
+    /// A stranger holds so many percent of a GPU.
+    GpuStranger(u16, u64),
+    /// Who holds what is hidden.
+    GpuHides(u16, bool),
     /// Several inputs at the same moment.
     Tick(u8),
     Look(u8),
@@ -44,6 +55,8 @@ struct Plan {
     gib: u64,
     cores: u64,
     hides: u64,
+    gpus: u16,
+    vram_reserve: Option<Amount>,
     seed: u64,
     /// Until everything is shut down.
     lasts_ms: u64,
@@ -72,6 +85,25 @@ fn enforcement() -> impl Strategy<Value = Enforcement> {
     ])
 }
 
+fn amount() -> impl Strategy<Value = Amount> {
+    prop_oneof![size(100, 12_000).prop_map(Amount::Bytes), (1..=100u8).prop_map(Amount::Percent)]
+}
+
+fn on_gpu() -> impl Strategy<Value = OnGpu> {
+    let lingers = prop_oneof![4 => Just(Duration::ZERO), 2 => span(1, 20_000), 1 => Just(FOREVER)];
+    let rate = prop_oneof![1 => Just(Bytes::ZERO), 2 => size(1, 3_000)];
+    (0..3u16, prop::bool::weighted(0.3), size(0, 9_000), rate, size(0, 4_000), lingers).prop_map(
+        |(device, sees_all, base, rate, cache, lingers)| OnGpu {
+            device,
+            sees_all,
+            base,
+            rate,
+            cache,
+            lingers,
+        },
+    )
+}
+
 fn policy() -> impl Strategy<Value = JobPolicy> {
     let held = (prop::option::of(size(256, 10_000)), enforcement(), span(0, 20_000), span(100, 6_000));
     let ages = (
@@ -83,7 +115,8 @@ fn policy() -> impl Strategy<Value = JobPolicy> {
         prop::sample::select(vec![OnLimit::Job, OnLimit::Job, OnLimit::Process]),
         prop::sample::select(vec![Restart::Never, Restart::OnFailure, Restart::OnFailure, Restart::Always]),
     );
-    (held, ages, ends).prop_map(|(held, ages, ends)| {
+    let vram = prop::option::weighted(0.4, amount());
+    (held, ages, ends, vram).prop_map(|(held, ages, ends, vram_limit)| {
         let (limit, enforcement, grace, prune_patience) = held;
         let (timeout, max_age, stagger) = ages;
         let (on_limit, restart) = ends;
@@ -91,6 +124,7 @@ fn policy() -> impl Strategy<Value = JobPolicy> {
         let leaves_nothing = stagger.subsec_millis() % 4 == 0;
         JobPolicy {
             limit,
+            vram_limit,
             enforcement,
             grace,
             prune_patience,
@@ -138,14 +172,15 @@ fn kind() -> impl Strategy<Value = Kind> {
     );
     let sweeps = prop_oneof![8 => span(0, 500), 1 => span(0, 15_000), 1 => Just(FOREVER)];
     let body = (0..40u64, 0..5u32, span(0, 400), 100..8_000u64, sweeps);
-    (shape(), term, order, stuck, told, body).prop_map(|(shape, term, order, stuck, told, body)| {
+    let gpu = prop::option::weighted(0.6, on_gpu());
+    (shape(), term, order, stuck, told, body, gpu).prop_map(|(shape, term, order, stuck, told, body, gpu)| {
         let (checks, echoes, prunes, relieves) = told;
         let (shm, children, dies_per_gib, fill, sweeps_in) = body;
         let shm_percent = if shm > 30 { (shm - 30) * 10 } else { 0 };
         let children = if children > 2 { 0 } else { children * 4 };
         let fill = Bytes::mib(fill);
         let kind = Kind { term, order, stuck, checks, echoes, prunes, relieves, ..shape };
-        Kind { shm_percent, children, dies_per_gib, fill, sweeps_in, ..kind }
+        Kind { shm_percent, children, dies_per_gib, fill, sweeps_in, gpu, ..kind }
     })
 }
 
@@ -165,6 +200,11 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (job(), 0..60u64).prop_map(|(j, s)| Act::Ages(j, s)),
         4 => (-4_000..4_000i32).prop_map(Act::Stranger),
         2 => (0..90u64).prop_map(Act::Stall),
+        2 => (0..3u16, prop::bool::ANY).prop_map(|(gpu, lost)| Act::Gpu(gpu, lost)),
+        1 => (0..25_000u64, prop::bool::ANY).prop_map(|(ms, told)| Act::GpusHang(ms, told)),
+        1 => (0..20_000u64).prop_map(Act::GpusLate),
+        3 => (0..3u16, 0..=100u64).prop_map(|(gpu, percent)| Act::GpuStranger(gpu, percent)),
+        1 => (0..3u16, prop::bool::ANY).prop_map(|(gpu, hides)| Act::GpuHides(gpu, hides)),
         1 => (1..20u8).prop_map(Act::Tick),
         1 => (1..20u8).prop_map(Act::Look),
     ]
@@ -175,19 +215,26 @@ fn plan() -> impl Strategy<Value = Plan> {
     let jobs = prop::collection::vec((policy(), kind(), adopted()), 1..7);
     // Most of what can go wrong goes wrong soon after something has happened; some of it takes its time.
     let lasts = || prop_oneof![4 => 2_000..20_000u64, 1 => 20_000..65_000u64];
-    let machine = (4..48u64, 1..16u64, 0..90u64, any::<u64>());
+    let gpus = prop_oneof![2 => Just(0u16), 3 => 1..4u16];
+    let reserve = prop::option::weighted(0.5, amount());
+    let machine = (4..48u64, 1..16u64, 0..90u64, any::<u64>(), gpus, reserve);
     let acts = prop::collection::vec((0..1_000u64, act()), 0..25);
-    (machine, lasts(), jobs, acts).prop_map(|((gib, cores, hides, seed), lasts_ms, jobs, mut acts)| {
+    (machine, lasts(), jobs, acts).prop_map(|(machine, lasts_ms, jobs, mut acts)| {
+        let (gib, cores, hides, seed, gpus, vram_reserve) = machine;
         acts.iter_mut().for_each(|(at, _)| *at = *at * lasts_ms / 1_000);
         acts.sort_by_key(|(at, _)| *at);
-        Plan { gib, cores, hides, seed, lasts_ms, jobs, acts }
+        Plan { gib, cores, hides, gpus, vram_reserve, seed, lasts_ms, jobs, acts }
     })
 }
 
 /// Lives through a plan; the world fails by itself where a rule is broken.
 fn live(plan: &Plan, tape: Option<Tape>) -> Story {
     let total = Bytes::gib(plan.gib);
-    let mut world = World::with(total, HostPolicy::for_machine(total, plan.cores));
+    let host = HostPolicy { vram_reserve: plan.vram_reserve, ..HostPolicy::for_machine(total, plan.cores) };
+    let mut world = World::with(total, host);
+    for _ in 0..plan.gpus {
+        world.gpu(Bytes::gib(8));
+    }
     world.make_engine(plan.seed, tape);
     (world.hides_percent, world.hides_for) = (plan.hides, secs(1));
     let stranger = world.stranger(Bytes(total.0 / 4), Bytes::ZERO);
@@ -257,6 +304,28 @@ fn play(world: &mut World, act: &Act) {
         Act::Stall(percent) => world.stalled_percent = percent,
         Act::Tick(times) => (0..times).for_each(|_| world.input(Input::Tick)),
         Act::Look(times) => (0..times).for_each(|_| world.look()),
+        Act::Gpu(gpu, lost) => {
+            if let Some(gpu) = world.driver.gpus.get_mut(usize::from(gpu)) {
+                gpu.why = lost.then_some(Why::Lost);
+            }
+        }
+        Act::GpusHang(ms, told) => {
+            world.driver.hangs_until = world.now.after(millis(ms));
+            if told {
+                world.gpus_unknown(Why::NoAnswer);
+            }
+        }
+        Act::GpusLate(ms) => world.driver.late = millis(ms),
+        Act::GpuStranger(gpu, percent) => {
+            if let Some(gpu) = world.driver.gpus.get_mut(usize::from(gpu)) {
+                gpu.strangers = gpu.total * percent as f64 / 100.0;
+            }
+        }
+        Act::GpuHides(gpu, hides) => {
+            if let Some(gpu) = world.driver.gpus.get_mut(usize::from(gpu)) {
+                gpu.hides = hides;
+            }
+        }
         Act::Exited(..) | Act::Emptied(_) | Act::Started(_) | Act::StartFailed(_) | Act::Limit(..) => {}
     }
 }

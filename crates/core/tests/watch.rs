@@ -50,7 +50,12 @@ fn process(pid: u32, parent: u32, group: u32, name: &str, mib: u64) -> Row {
 
 impl World {
     fn new(enforce: bool) -> World {
-        let host = HostPolicy { reserve: Bytes::gib(2), warning: Bytes::gib(4), worst_rate: Bytes::gib(16) };
+        let host = HostPolicy {
+            reserve: Bytes::gib(2),
+            warning: Bytes::gib(4),
+            worst_rate: Bytes::gib(16),
+            vram_reserve: None,
+        };
         let policy = Policy { host, grace: 10 * SECOND, enforce };
         let init = Row { session: 1, has_terminal: false, ..process(1, 0, 1, "systemd", 10) };
         World {

@@ -40,7 +40,7 @@ fn main() {
 
 /// Nobody is ended for memory: the machine is never short.
 fn policy() -> HostPolicy {
-    HostPolicy { reserve: Bytes::ZERO, warning: Bytes::ZERO, worst_rate: Bytes::gib(8) }
+    HostPolicy { reserve: Bytes::ZERO, warning: Bytes::ZERO, worst_rate: Bytes::gib(8), vram_reserve: None }
 }
 
 /// What a guard does for itself, as far as it is allowed, so that a busy machine is in neither's way.

@@ -2,49 +2,13 @@
 //!
 //! Only parsing; a percentage becomes bytes where the machine's memory is known.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use oomguard_core::Bytes;
-
-/// A size, or a share of the machine's memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Amount {
-    /// So many bytes.
-    Bytes(Bytes),
-    /// So many percent of all memory.
-    Percent(u8),
-}
+pub use oomguard_core::units::Amount;
 
 /// The smallest limit that makes sense: below it not even a dynamic linker fits.
 pub const LEAST_LIMIT: Bytes = Bytes::mib(1);
-
-impl Amount {
-    /// In bytes, of `total`.
-    pub fn of(self, total: Bytes) -> Bytes {
-        match self {
-            Amount::Bytes(bytes) => bytes,
-            Amount::Percent(percent) => total.percent(u64::from(percent)),
-        }
-    }
-}
-
-impl FromStr for Amount {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Amount, String> {
-        let Some(number) = text.trim().strip_suffix('%') else {
-            return text
-                .parse()
-                .map(Amount::Bytes)
-                .map_err(|e: oomguard_core::units::SizeError| e.to_string());
-        };
-        match number.trim().parse::<u8>() {
-            Ok(percent @ 1..=100) => Ok(Amount::Percent(percent)),
-            _ => Err(format!("`{text}` is not a share of memory (try `60%`; 1 to 100)")),
-        }
-    }
-}
 
 /// A limit: an amount that is at least [`LEAST_LIMIT`].
 pub fn limit(text: &str) -> Result<Amount, String> {
@@ -96,15 +60,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn amounts_are_sizes_or_shares() {
-        assert_eq!("8GiB".parse(), Ok(Amount::Bytes(Bytes::gib(8))));
-        assert_eq!("50%".parse::<Amount>().unwrap().of(Bytes::gib(32)), Bytes::gib(16));
-        for wrong in ["0%", "101%", "-5%", "%", "many", "1e3%"] {
-            assert!(wrong.parse::<Amount>().is_err(), "{wrong}");
-        }
-    }
 
     #[test]
     fn a_limit_that_holds_nothing_is_refused() {

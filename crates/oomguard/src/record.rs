@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use oomguard_core::watch::Shortage;
-use oomguard_core::{Bytes, Enforcement, Event, Instant, JobId, Reason};
+use oomguard_core::{Bytes, DeviceId, Enforcement, Event, Instant, JobId, Reason};
 use serde::{Deserialize, Serialize};
 
 use crate::outcome::FileOutcome;
@@ -105,6 +105,17 @@ pub enum Notice {
         what: String,
         /// Why not.
         why: String,
+    },
+    /// A GPU is watched from now on: what its number in events means.
+    Gpu {
+        /// Its number.
+        device: DeviceId,
+        /// What people call it: `GPU 0 (NVIDIA H200)`.
+        name: String,
+        /// What its driver calls it; empty if it does not.
+        uuid: String,
+        /// All memory that it has, if known.
+        total: Option<Bytes>,
     },
     /// A job could not be started; the engine's `ended` follows.
     StartError {
@@ -348,12 +359,13 @@ pub struct Roster {
     /// Below it people are warned.
     pub warning: Bytes,
     entries: Vec<Option<Entry>>,
+    gpus: Vec<String>,
 }
 
 impl Roster {
     /// Nobody yet.
     pub fn new(reserve: Bytes, warning: Bytes) -> Roster {
-        Roster { reserve, warning, entries: Vec::new() }
+        Roster { reserve, warning, entries: Vec::new(), gpus: Vec::new() }
     }
 
     /// Adds or replaces what is known about `job`.
@@ -372,6 +384,22 @@ impl Roster {
     /// The same, to be brought up to date.
     pub fn get_mut(&mut self, job: JobId) -> Option<&mut Entry> {
         self.entries.get_mut(job.index()).and_then(Option::as_mut)
+    }
+
+    /// What a GPU is called from now on.
+    pub fn set_gpu(&mut self, device: DeviceId, name: &str) {
+        if self.gpus.len() <= device.index() {
+            self.gpus.resize(device.index() + 1, String::new());
+        }
+        name.clone_into(&mut self.gpus[device.index()]);
+    }
+
+    /// What a GPU is called.
+    pub fn gpu(&self, device: DeviceId) -> String {
+        match self.gpus.get(device.index()) {
+            Some(name) if !name.is_empty() => name.clone(),
+            _ => format!("GPU number {}", device.0),
+        }
     }
 
     /// Forgets `job`.

@@ -69,12 +69,14 @@ fn a_line_has_names_bytes_and_seconds() {
         max_age: None,
         usage: Some(Bytes::mib(1)),
         available: Bytes::gib(1),
+        vram: None,
     };
     assert_eq!(
         line(event),
         json!({
             "schema": 1, "ts": "2026-01-02T01:23:31.5Z", "mono_ns": 42, "event": "health",
             "worker": "worker-1", "pid": 17650, "age_s": 74.5, "max_age_s": null, "usage": 1 << 20, "available": 1 << 30,
+            "vram": null,
         })
     );
     let ended = line(Event::Ended {
@@ -115,7 +117,15 @@ fn no_length_of_time_is_left_as_serde_writes_it() {
     let time = Duration::new(1, 5);
     let all: Vec<Told> = vec![
         Event::Waiting { job: W1, pause: Pause::Backoff, delay: time, failures: 1 }.into(),
-        Event::Health { job: W1, age: time, max_age: Some(time), usage: None, available: Bytes(1) }.into(),
+        Event::Health {
+            job: W1,
+            age: time,
+            max_age: Some(time),
+            usage: None,
+            available: Bytes(1),
+            vram: None,
+        }
+        .into(),
         leak(time).into(),
         Event::Terminate { job: W1, cause: Cause::Age, usage: None, grace: time }.into(),
         Event::MemoryBack { job: W1, after: time, complete: true }.into(),

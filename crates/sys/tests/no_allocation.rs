@@ -152,7 +152,12 @@ fn from_a_shortage_of_the_whole_machine_to_the_kill_nothing_is_allocated() {
         (&file("cgroup"), "0::/people\n"),
         (&file("oom_score_adj"), "0\n"),
     ]);
-    let policy = HostPolicy { reserve: Bytes::gib(2), warning: Bytes::gib(4), worst_rate: Bytes::gib(8) };
+    let policy = HostPolicy {
+        reserve: Bytes::gib(2),
+        warning: Bytes::gib(4),
+        worst_rate: Bytes::gib(8),
+        vram_reserve: None,
+    };
     let mut watch = Watch::new(Policy { host: policy, grace: std::time::Duration::ZERO, enforce: true });
     let mut processes = Processes::open(proc.path()).unwrap();
     let mut held = Held::new().unwrap();

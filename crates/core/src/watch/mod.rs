@@ -135,7 +135,7 @@ impl Watch {
     }
 
     fn wait(&self) -> Duration {
-        let HostPolicy { reserve, warning, worst_rate } = self.policy.host;
+        let HostPolicy { reserve, warning, worst_rate, .. } = self.policy.host;
         let latest = if self.available < warning { LATEST_WARNED } else { LATEST };
         match self.stage {
             Stage::Confirm(_) => Duration::ZERO,

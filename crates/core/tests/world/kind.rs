@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use oomguard_core::Bytes;
 
+use super::gpus::OnGpu;
+
 /// How it takes SIGTERM.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Term {
@@ -63,6 +65,8 @@ pub struct Kind {
     pub relieves: Bytes,
     /// Removing what it left in shared memory takes this long.
     pub sweeps_in: Duration,
+    /// What it does with a GPU.
+    pub gpu: Option<OnGpu>,
     /// Ends by itself after this, with this code.
     pub ends: Option<(Duration, i32)>,
     /// How its end is seen.
@@ -94,6 +98,7 @@ impl Kind {
             prunes: None,
             relieves: Bytes::ZERO,
             sweeps_in: Duration::from_millis(300),
+            gpu: None,
             ends: None,
             order: Order::MemoryExitedEmptied,
             echoes: false,
@@ -149,6 +154,9 @@ impl Kind {
     }
     pub fn order(self, order: Order) -> Kind {
         Kind { order, ..self }
+    }
+    pub fn on_gpu(self, gpu: OnGpu) -> Kind {
+        Kind { gpu: Some(gpu), ..self }
     }
     pub fn fills(self, fill: Bytes) -> Kind {
         Kind { fill, ..self }

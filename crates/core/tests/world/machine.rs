@@ -81,6 +81,7 @@ impl World {
                     process.prune_pending = true;
                 } else if let Some((_, to)) = process.kind.prunes {
                     process.begin_again(now, to);
+                    self.prune_vram(job);
                     self.input(Input::Heard(job, Word::Trial(Some(1))));
                 }
             }
@@ -90,6 +91,7 @@ impl World {
                 let before = process.used;
                 process.used = (process.used - caches).max(process.used / 2.0);
                 let freed = Bytes((before - process.used) as u64);
+                self.relieve_vram(job);
                 self.input(Input::Heard(job, Word::Relieved(freed)));
             }
         }

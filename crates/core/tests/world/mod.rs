@@ -3,6 +3,7 @@
 //! Jumps from one happening to the next, performs what the engine decides with the delays that were measured
 //! on real machines, keeps the story for failure messages, and holds every step against [`rules`].
 
+pub mod gpus;
 pub mod kind;
 mod machine;
 mod process;
@@ -88,12 +89,13 @@ pub struct World {
     calls: (Instant, u32),
     /// Where every input is written, as `oomguard replay` reads it.
     tape: Option<Tape>,
+    pub driver: gpus::Driver,
 }
 
 pub fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
-pub fn millis(n: u64) -> Duration {
+pub const fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 /// A worker with the defaults.
@@ -135,6 +137,7 @@ impl World {
             rules: Rules::default(),
             calls: (Instant(0), 0),
             tape: None,
+            driver: gpus::Driver::default(),
         }
     }
 

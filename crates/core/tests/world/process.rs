@@ -25,6 +25,7 @@ pub struct Process {
     pub used: f64,
     pub life: Life,
     pub populated: bool,
+    hangs: bool,
     pub exit: Exit,
     pub main_gone: bool,
     pub frozen_since: Option<Instant>,
@@ -54,6 +55,7 @@ impl Process {
             used: 0.0,
             life: Life::Works,
             populated: true,
+            hangs: false,
             exit: Exit::Signal(9),
             main_gone: false,
             frozen_since: None,
@@ -74,6 +76,11 @@ impl Process {
 
     pub fn works(&self) -> bool {
         self.life == Life::Works
+    }
+
+    /// SIGKILL was sent, and it is still in the kernel's hands.
+    pub fn is_stuck(&self) -> bool {
+        self.hangs && self.life == Life::Works
     }
 
     /// Bytes per second, now.
@@ -178,6 +185,7 @@ impl Process {
 
     /// Killed, but in the kernel's hands: it neither grows nor goes.
     pub fn hang(&mut self) {
+        self.hangs = true;
         self.frozen_since = None;
         self.kind.steps.clear();
         self.filled = true;

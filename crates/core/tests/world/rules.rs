@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
-use oomguard_core::policy::{BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, LEFTOVER_GRACE, MEMORY_BACK_WAIT};
-use oomguard_core::{
-    Bytes, Cause, Effect, Event, HostPolicy, Input, Instant, JobId, JobPolicy, Level, LimitEvent, Restart,
-    Urgency,
+use oomguard_core::policy::{
+    BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, KILL_WAIT, LEFTOVER_GRACE, MEMORY_BACK_WAIT, VRAM_BACK_WAIT,
+    VRAM_FRESH, VRAM_RELIEF_WAIT,
 };
+use oomguard_core::{
+    Amount, Bytes, Cause, Effect, Event, HeldSample, HostPolicy, Input, Instant, JobId, JobPolicy, Level,
+    LimitEvent, Restart, Urgency,
+};
+
+use super::gpus::Told;
 
 /// How the world stands when the engine has decided.
 pub struct Truth {
@@ -22,6 +27,9 @@ pub struct Truth {
     pub populated: Vec<bool>,
     pub used: Vec<Bytes>,
     pub policies: Vec<JobPolicy>,
+    /// What was last told of GPUs, and how much must be left of each.
+    pub vram: Told,
+    pub vram_reserve: Option<Amount>,
     /// Who may be chosen: how much it is seen to use, and to grow in a second.
     pub candidates: Vec<Option<(Bytes, Bytes)>>,
 }
@@ -46,6 +54,10 @@ struct Seen {
     throttled: bool,
     /// The soft mark has been touched while a throttle was in force, since then.
     touched: Option<Instant>,
+    /// It is known to hold more VRAM than it may, since then.
+    over_vram: Option<Instant>,
+    /// Dead, it is known to hold VRAM, since then.
+    dead_holds: Option<Instant>,
     asked: Option<Cause>,
     asks: Vec<Instant>,
     answer_by: Instant,
@@ -60,6 +72,8 @@ pub struct Rules {
     seen: Vec<Seen>,
     /// Growth of the last seconds: the highest of each.
     growth: Vec<(Instant, f64)>,
+    /// When GPUs were read last.
+    read: Option<Instant>,
     woken: std::collections::VecDeque<Instant>,
     shutdown: bool,
 }
@@ -119,6 +133,23 @@ impl Rules {
             self.woken.pop_front();
         }
         match *input {
+            Input::Vram(at, _, held) => {
+                let known = now.since(at) <= VRAM_FRESH;
+                let gap = self.read.replace(now).is_none_or(|read| now.since(read) > VRAM_FRESH);
+                for (index, seen) in self.seen.iter_mut().enumerate() {
+                    let holds = |row: &&HeldSample| {
+                        row.job.index() == index && row.used.known().is_some_and(|used| used > Bytes::ZERO)
+                    };
+                    let dead = if seen.alive {
+                        seen.killed.is_some() && seen.exited.is_none()
+                    } else {
+                        seen.ended_at.is_some()
+                    };
+                    let since = seen.dead_holds.filter(|_| !gap).or(Some(now));
+                    seen.dead_holds = since.filter(|_| known && dead && held.iter().any(|row| holds(&row)));
+                }
+            }
+            Input::VramUnknown(_) => self.seen.iter_mut().for_each(|seen| seen.dead_holds = None),
             Input::Add(job, _) | Input::Adopt(job, ..) => {
                 while self.seen.len() <= job.index() {
                     self.seen.push(Seen::default());
@@ -184,7 +215,7 @@ impl Rules {
     /// Holds one answer of the engine against the rules.
     pub fn check(&mut self, truth: &Truth, effects: &[Effect], events: &[Event]) -> Broken {
         // What the engine has set aside when its slots were made; more would allocate.
-        let most = 16 + 8 * self.seen.len();
+        let most = 16 + 8 * (self.seen.len() + truth.vram.devices.len());
         hold!(effects.len().max(events.len()) <= most, "one input brought more than {most} answers");
         let enters = |event: &Event| matches!(event, Event::Level { to: Level::Critical, .. });
         let at_first_sight = events.iter().any(enters);
@@ -213,6 +244,7 @@ impl Rules {
         for effect in effects {
             self.effect(truth, *effect)?;
         }
+        self.vram_in_time(truth)?;
         for event in events {
             if let Event::Ended { job, cause, .. } = *event {
                 self.ended(truth, job, cause)?;
@@ -344,6 +376,9 @@ impl Rules {
             Effect::Relieve(job) => self.must_live(job, "relieve").map(|_| ()),
             Effect::Prune(job, cause) => {
                 let patience = truth.policies[job.index()].prune_patience;
+                if cause == Cause::Vram {
+                    self.right_gpu(truth, job, false)?;
+                }
                 let seen = self.must_live(job, "prune")?;
                 hold!(seen.terminated.is_none() && seen.killed.is_none(), "{job:?} pruned while it ends");
                 hold!(seen.asked != Some(cause), "{job:?} asked twice without an answer between");
@@ -383,6 +418,8 @@ impl Rules {
         hold!(!seen.starting || seen.ended_at.is_some(), "{job:?} started twice");
         hold!(seen.removed.is_none(), "{job:?} started after it was removed");
         hold!(!seen.over, "{job:?} started after it was over");
+        self.vram_is_free(truth, job)?;
+        let seen = &mut self.seen[job.index()];
         let waits = truth.policies[job.index()].restart != Restart::Never && truth.level == Level::Critical;
         hold!(!waits, "{job:?} started into a shortage");
         let since = seen.ended_at.map_or(Duration::MAX, |at| truth.now.since(at));
@@ -405,6 +442,9 @@ impl Rules {
         }
         if cause == Cause::Reserve {
             self.one_victim(truth, job)?;
+        }
+        if cause == Cause::Vram {
+            self.right_gpu(truth, job, true)?;
         }
         let seen = self.must_live(job, "terminate")?;
         hold!(seen.terminated.is_none(), "{job:?} got SIGTERM twice");
@@ -472,6 +512,81 @@ impl Rules {
                 "{job:?} is a second victim {waited:?} after {index}, which still holds {}",
                 truth.used[index]
             );
+        }
+        Ok(())
+    }
+
+    /// Only who is known to hold something of a short GPU, or more than it may, and one at a time.
+    fn right_gpu(&self, truth: &Truth, job: JobId, is_end: bool) -> Broken {
+        let told = &truth.vram;
+        let age = told.at.map_or(Duration::MAX, |at| truth.now.since(at));
+        hold!(age <= VRAM_FRESH, "{job:?} braked for VRAM by a reading that is {age:?} old");
+        if told.is_over(job, truth.policies[job.index()].vram_limit) {
+            return Ok(());
+        }
+        let ends = |other: JobId| {
+            let seen = &self.seen[other.index()];
+            // Who does not die is waited for no longer.
+            let stuck = seen.killed.is_some_and(|at| truth.now.since(at) >= KILL_WAIT);
+            other != job && seen.alive && !stuck && (seen.terminated.is_some() || is_ending(seen))
+        };
+        let holds = |other: JobId, on| told.of(other).any(|(id, used, _)| id == on && used > Bytes::ZERO);
+        let others = || (0..self.seen.len() as u16).map(JobId);
+        let mut short = told.short_of(job, truth.vram_reserve).peekable();
+        hold!(short.peek().is_some(), "{job:?} braked for VRAM, of which it holds none that is short");
+        let alone = |device| !others().any(|other| ends(other) && holds(other, device));
+        hold!(!is_end || short.any(alone), "{job:?} is a second victim for the same GPU");
+        Ok(())
+    }
+
+    /// Nothing is started where a dead job is known to hold VRAM.
+    fn vram_is_free(&self, truth: &Truth, job: JobId) -> Broken {
+        let told = &truth.vram;
+        let is_worker = |job: JobId| truth.policies[job.index()].restart != Restart::Never;
+        let age = told.at.map_or(Duration::MAX, |at| truth.now.since(at));
+        if !is_worker(job) || age.saturating_add(SLACK) > VRAM_FRESH {
+            return Ok(());
+        }
+        let own = told.of(job).any(|(_, used, _)| used > Bytes::ZERO);
+        let seen = &self.seen[job.index()];
+        // Who was not looked at since its end is waited for, and then let be.
+        let let_be = seen
+            .ended_at
+            .is_some_and(|end| told.at < Some(end) && truth.now.since(end) + SLACK >= VRAM_BACK_WAIT);
+        hold!(!own || seen.starts == 0 || let_be, "{job:?} started while its VRAM is not back");
+        for row in &told.held {
+            let (other, seen) = (row.job, &self.seen[row.job.index()]);
+            // Its slot has begun to wait when its end was told.
+            let since = seen.dead_holds.max(seen.dead_holds.and(seen.ended_at));
+            let since = since.map_or(Duration::ZERO, |at| truth.now.since(at));
+            let holds = row.used.known().is_some_and(|used| used > Bytes::ZERO);
+            let long = since > VRAM_BACK_WAIT.max(KILL_WAIT) + Duration::from_secs(1);
+            let waits = !seen.over && seen.removed.is_none();
+            let mine = told.held.iter().any(|it| it.job == job && it.device == row.device);
+            hold!(
+                !(mine
+                    && holds
+                    && long
+                    && waits
+                    && is_worker(other)
+                    && other != job
+                    && age < Duration::from_secs(1)),
+                "{job:?} started on a GPU of which dead {other:?} holds some for {since:?}"
+            );
+        }
+        Ok(())
+    }
+
+    /// A limit that is exceeded leads somewhere; and where there is no rule, nothing is said.
+    fn vram_in_time(&mut self, truth: &Truth) -> Broken {
+        let fresh = truth.vram.at.is_some_and(|at| truth.now.since(at) < Duration::from_secs(1));
+        for (index, (seen, policy)) in self.seen.iter_mut().zip(&truth.policies).enumerate() {
+            let works = seen.alive && seen.terminated.is_none() && !is_ending(seen);
+            let over = fresh && works && truth.vram.is_over(JobId(index as u16), policy.vram_limit);
+            seen.over_vram = if over { seen.over_vram.or(Some(truth.now)) } else { None };
+            let since = seen.over_vram.map_or(Duration::ZERO, |at| truth.now.since(at));
+            let most = VRAM_RELIEF_WAIT + policy.prune_patience * 2 + Duration::from_secs(3);
+            hold!(since <= most, "{index} over its VRAM limit for {since:?}, and nothing follows");
         }
         Ok(())
     }

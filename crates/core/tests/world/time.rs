@@ -24,12 +24,13 @@ impl World {
                 self.fail("the world does not get on");
             }
             self.happen();
+            self.read_gpus();
             let wanted = self.engine.deadline();
             if wanted <= self.now {
                 self.wake();
                 continue;
             }
-            let next = wanted.min(self.next_happening()).min(end);
+            let next = wanted.min(self.next_happening()).min(self.next_reading()).min(end);
             if next >= end && self.now >= end {
                 return;
             }
@@ -52,7 +53,8 @@ impl World {
             if self.now >= end {
                 self.fail(&format!("within {limit:?} there was no {what}"));
             }
-            let next = self.engine.deadline().min(self.next_happening()).min(end).max(self.now);
+            let happens = self.next_happening().min(self.next_reading());
+            let next = self.engine.deadline().min(happens).min(end).max(self.now);
             self.run_until(next);
         }
     }
@@ -232,6 +234,8 @@ impl World {
             populated: (0..self.slots.len()).map(|i| self.is_populated(JobId(i as u16))).collect(),
             used: (0..self.slots.len()).map(|i| self.used(JobId(i as u16))).collect(),
             policies: self.slots.iter().map(|s| s.policy).collect(),
+            vram: self.driver.told.clone(),
+            vram_reserve: self.engine.host_policy().vram_reserve,
             candidates: (0..self.slots.len()).map(|i| self.candidate(JobId(i as u16))).collect(),
         };
         let mut rules = std::mem::take(&mut self.rules);

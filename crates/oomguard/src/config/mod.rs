@@ -161,6 +161,7 @@ impl Pool {
         let stagger = self.max_age.unwrap_or_default() * share / u32::from(self.count.max(1));
         JobPolicy {
             limit: self.memory_limit,
+            vram_limit: None,
             enforcement,
             grace: self.grace,
             prune_patience: self.prune_patience,

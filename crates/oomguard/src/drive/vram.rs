@@ -9,6 +9,7 @@ use oomguard_sys::clock;
 use oomguard_sys::gpu::{Device, Gpu, Places, Sample, Variables};
 
 use crate::error::Error;
+pub use crate::sink::human::remedy;
 
 /// Longer than any driver may take to begin.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -117,27 +118,6 @@ pub fn holders(device: &Device) -> Vec<String> {
         }
     };
     all.into_iter().map(|holder| told(holder.pid, holder.used)).collect()
-}
-
-/// What helps against not knowing.
-pub fn remedy(why: Why) -> &'static str {
-    match why {
-        Why::NoDriver => {
-            "install the vendor's driver, or give the container its devices and libraries (`--gpus all`)"
-        }
-        Why::Mismatch => {
-            "the driver was updated under a running kernel module: reboot, or unload and load the module"
-        }
-        Why::Lost => {
-            "reset the device (`nvidia-smi --gpu-reset`) or reboot; the kernel's log says why (`Xid`)"
-        }
-        Why::NoAnswer => {
-            "the driver hangs: look for `Xid` and processes in state D; often only a reboot helps"
-        }
-        Why::NoPermission => "run as root, or in the host's process namespace (`--pid=host`)",
-        Why::NotSupported => "this device or driver does not tell; a newer driver may (NVIDIA: 510 or later)",
-        _ => "see what `nvidia-smi` or the kernel's log says",
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use oomguard_core::DeviceId;
 use serde_json::{Map, Value};
 
 use super::human::acts;
@@ -28,6 +29,11 @@ pub fn object(record: &Record, roster: &Roster) -> Map<String, Value> {
     for (key, value) in fields(&record.told) {
         match key.as_str() {
             "job" => worker(&mut line, &value, roster),
+            "device" => {
+                let device = value.as_u64().and_then(|id| u16::try_from(id).ok()).map(DeviceId);
+                line.insert("gpu".to_owned(), device.map(|device| roster.gpu(device)).into());
+                line.insert(key, value);
+            }
             time if TIMES.contains(&time) => {
                 line.insert(format!("{time}_s"), seconds(&value));
             }

@@ -58,6 +58,10 @@ impl Report {
                 self.limit = limit.or_else(|| roster.get(*job).and_then(|entry| entry.limit));
                 self.decided = Some(object.clone());
             }
+            Told::Engine(Event::VramBrake { limit, .. }) => {
+                self.limit = *limit;
+                self.decided = Some(object.clone());
+            }
             Told::Engine(Event::KernelKill { job, .. }) => {
                 self.limit = roster.get(*job).and_then(|entry| entry.limit);
                 self.decided = Some(object.clone());

@@ -7,7 +7,7 @@ use oomguard_core::{Engine, HostPolicy, Instant};
 
 use super::follow::Follow;
 use super::{End, Teller, WhatIf};
-use crate::record::{self, Roster};
+use crate::record::{self, Notice, Roster, Told};
 use crate::recording::{Beside, Flaw, Recording};
 
 /// Slots are numbered as they come.
@@ -58,7 +58,12 @@ pub fn tell(
                 let limit = what_if.limit.or(entry.limit);
                 follow.roster.set(job, record::Entry { usage, limit, ..entry });
             }
-            Entry::Told(Beside::Record(record)) => follow.told(&record, recording.number),
+            Entry::Told(Beside::Record(record)) => {
+                if let Told::Notice(Notice::Gpu { device, name, .. }) = &record.told {
+                    follow.roster.set_gpu(*device, name);
+                }
+                follow.told(&record, recording.number);
+            }
             Entry::Lost(lines) => follow.part(recording.number, format!("{lines} lines are missing")),
         }
     };

@@ -5,7 +5,7 @@
 use oomguard_core::{Bytes, Cause, Event, Exit, JobId, Level, Parked, Pause, Reason};
 
 use super::units::{gb, gb2, pace, rate, span, threshold};
-use super::{Line, Tone};
+use super::{Line, Tone, vram};
 use crate::record::{Entry, Roster};
 
 /// `Worker 1`.
@@ -108,10 +108,16 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
         Event::Waiting { job, pause: Pause::Memory, .. } => {
             Tone::Warn.line(format!("⏳ {} waits until there is memory for it", name(job)))
         }
-        Event::Health { job, age, max_age, usage, .. } => {
+        Event::Waiting { job, pause: Pause::Vram, .. } => {
+            Tone::Warn.line(format!("⏳ {} waits until there is GPU memory for it", name(job)))
+        }
+        Event::Health { job, age, max_age, usage, vram, .. } => {
             let pid = roster.get(*job).and_then(|entry| entry.pid);
             let pid = pid.map_or("?".to_owned(), |pid| pid.to_string());
-            let used = usage.map_or("unknown".to_owned(), gb2);
+            let mut used = usage.map_or("unknown".to_owned(), gb2);
+            if let Some(vram) = vram {
+                used.push_str(&format!(", {}", vram::share(vram.percent())));
+            }
             let age = age.as_secs();
             let times = match max_age.map(|max| max.as_secs()) {
                 Some(max) => format!("age: {age}s/{max}s, mem: {used}, restart in {}s", max.saturating_sub(age)),
@@ -218,6 +224,52 @@ pub(super) fn lines(event: &Event, roster: &Roster) -> Vec<Line> {
             "🅿️  {} parked: it ran out of memory right after its start {failures} times in a row; its limit, or this machine, is too small for it{}",
             name(job),
             in_brackets(roster, *job)
+        )),
+        Event::VramShort { device, free, total, reserve } => Tone::Bad.line(format!(
+            "🛑 {} at {} free of {} (reserve: {})",
+            roster.gpu(*device),
+            gb2(*free),
+            gb(*total),
+            gb2(*reserve)
+        )),
+        Event::VramEnough { device, free } => {
+            Tone::Good.line(format!("✅ {} back at {} free", roster.gpu(*device), gb2(*free)))
+        }
+        Event::VramNear { job, device, used, limit } => {
+            vram::near(&who(job), &roster.gpu(*device), *used, *limit)
+        }
+        Event::VramRelieve { job, device, used } => Tone::Plain.line(format!(
+            "🧹 {} asked to give back GPU memory (using {} of {})",
+            name(job),
+            gb2(*used),
+            roster.gpu(*device)
+        )),
+        Event::VramBrake { job, device, reason, used, limit, free } => {
+            vram::brake(&who(job), &roster.gpu(*device), *reason, *used, *limit, *free)
+        }
+        Event::VramNoVictim { device, free } => Tone::Bad.line(format!(
+            "🛑 {} at {} free, and no job of ours can give enough back",
+            roster.gpu(*device),
+            gb2(*free)
+        )),
+        Event::VramUnknown { device, job, why } => {
+            vram::unknown(*device, job.as_ref().map(name), *why, roster)
+        }
+        Event::VramKnown { device, job } => vram::known(*device, job.as_ref().map(name), roster),
+        Event::VramBack { job, after, complete: true } => {
+            Tone::Plain.line(format!("💧 GPU memory of {} came back after {}", name(job), span(*after)))
+        }
+        Event::VramBack { job, after, complete: false } => Tone::Warn.line(format!(
+            "⚠️  Whether the GPU memory of {} has come back is not known after {}; it is not waited for any longer",
+            name(job),
+            span(*after)
+        )),
+        Event::VramStuck { job, device, held, after } => Tone::Bad.line(format!(
+            "🧟 {} is dead for {} and still holds {} of {}: nothing is started there until that is back",
+            name(job),
+            span(*after),
+            gb2(*held),
+            roster.gpu(*device)
         )),
         Event::Done => Tone::Good.line("👋 All jobs have ended".to_owned()),
     };

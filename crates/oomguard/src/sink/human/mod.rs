@@ -6,6 +6,9 @@
 mod event;
 mod notice;
 mod units;
+mod vram;
+
+pub use vram::remedy;
 
 pub(crate) use units::{acts, harmless, one_line, pace, span};
 

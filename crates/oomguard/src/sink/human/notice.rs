@@ -27,6 +27,11 @@ pub(super) fn lines(notice: &Notice, roster: &Roster) -> Vec<Line> {
             Tone::Warn.line(format!("🧹 {name} (PID {pid}) of an earlier guard ended: {why}"))
         }
         Notice::Refused { what, why } => Tone::Bad.line(format!("🛑 {what} refused: {why}")),
+        Notice::Gpu { device, name, total, .. } => Tone::Plain.line(format!(
+            "🎮 {name} is watched as number {}{}",
+            device.0,
+            total.map_or(String::new(), |total| format!(", {}", gb(total)))
+        )),
         Notice::StartError { job, error } => {
             Tone::Bad.line(format!("❌ {} could not be started: {error}", label(roster, *job)))
         }

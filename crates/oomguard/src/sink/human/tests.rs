@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use oomguard_core::{
-    Bytes, Cause, Confidence, Enforcement, Event, Exit, Instant, JobId, Level, Parked, Pause, Reason,
+    Bytes, Cause, Confidence, DeviceId, Enforcement, Event, Exit, Instant, JobId, Level, Parked, Pause,
+    Reason, Vram, Why,
 };
 
 use super::*;
@@ -10,6 +11,7 @@ use crate::record::Entry;
 
 const W1: JobId = JobId(0);
 const RUN: JobId = JobId(2);
+const GPU: DeviceId = DeviceId(0);
 
 fn gib(gib: f64) -> Bytes {
     Bytes((gib * f64::from(1 << 30)) as u64)
@@ -43,6 +45,7 @@ fn roster() -> Roster {
     roster.set(W1, worker);
     roster.set(JobId(1), second);
     roster.set(RUN, run);
+    roster.set_gpu(GPU, "GPU 0 (NVIDIA H200)");
     roster
 }
 
@@ -62,6 +65,7 @@ fn the_lines_that_people_search_for_are_exactly_those() {
             max_age: Some(s(3600)),
             usage: Some(gib(2.27)),
             available: Bytes::gib(9),
+            vram: None,
         }
         .into(),
     };
@@ -132,8 +136,83 @@ fn every_event_has_its_line() {
             "⏳ Worker 1 waits until there is memory for it",
         ),
         (
-            Event::Health { job, age: s(9), max_age: None, usage: None, available },
+            Event::Health { job, age: s(9), max_age: None, usage: None, available, vram: None },
             "✅ Worker 1 PID 12345 healthy (age: 9s, mem: unknown)",
+        ),
+        (
+            Event::Health {
+                job,
+                age: s(9),
+                max_age: Some(s(60)),
+                usage: Some(usage),
+                available,
+                vram: Some(Vram { device: GPU, used: Bytes::mib(1968), total: Bytes::gib(16) }),
+            },
+            "✅ Worker 1 PID 12345 healthy (age: 9s/60s, mem: 2.50GB, VRAM: 12.0%, restart in 51s)",
+        ),
+        (
+            Event::Waiting { job, pause: Pause::Vram, delay: s(4), failures: 0 },
+            "⏳ Worker 1 waits until there is GPU memory for it",
+        ),
+        (
+            Event::VramShort { device: GPU, free: usage, total: Bytes::gib(16), reserve: Bytes::gib(3) },
+            "🛑 GPU 0 (NVIDIA H200) at 2.50GB free of 16.0GB (reserve: 3.00GB)",
+        ),
+        (Event::VramEnough { device: GPU, free: usage }, "✅ GPU 0 (NVIDIA H200) back at 2.50GB free"),
+        (
+            Event::VramNear { job, device: GPU, used: usage, limit: Bytes::gib(3) },
+            "📈 Worker 1 (PID 12345) is near its VRAM limit on GPU 0 (NVIDIA H200) (using 2.50GB, limit: 3.0GB)",
+        ),
+        (
+            Event::VramRelieve { job, device: DeviceId(7), used: usage },
+            "🧹 Worker 1 asked to give back GPU memory (using 2.50GB of GPU number 7)",
+        ),
+        (
+            Event::VramBrake {
+                job,
+                device: GPU,
+                reason: Reason::OverLimit,
+                used: usage,
+                limit: Some(Bytes::gib(2)),
+                free: Some(Bytes::gib(1)),
+            },
+            "🛑 Braking Worker 1 (PID 12345) on GPU 0 (NVIDIA H200): it is over its VRAM limit (using 2.50GB, limit: 2.00GB, 1.00GB free)",
+        ),
+        (
+            Event::VramBrake {
+                job,
+                device: GPU,
+                reason: Reason::FastestGrowth,
+                used: usage,
+                limit: None,
+                free: None,
+            },
+            "🛑 Braking Worker 1 (PID 12345) on GPU 0 (NVIDIA H200): GPU memory is short; it grows fastest (using 2.50GB)",
+        ),
+        (
+            Event::VramNoVictim { device: GPU, free: Bytes::mib(100) },
+            "🛑 GPU 0 (NVIDIA H200) at 100MB free, and no job of ours can give enough back",
+        ),
+        (
+            Event::VramUnknown { device: Some(GPU), job: Some(job), why: Why::NoPermission },
+            "⚠️  The VRAM that Worker 1 uses on GPU 0 (NVIDIA H200) is not known, and nobody is braked for it: not shown to us; run as root, or in the host's process namespace (`--pid=host`)",
+        ),
+        (
+            Event::VramKnown { device: Some(GPU), job: None },
+            "✅ The VRAM of GPU 0 (NVIDIA H200) is known again",
+        ),
+        (Event::VramKnown { device: None, job: None }, "✅ The VRAM is known again"),
+        (
+            Event::VramBack { job, after: Duration::from_millis(340), complete: true },
+            "💧 GPU memory of Worker 1 came back after 0.3s",
+        ),
+        (
+            Event::VramBack { job, after: s(10), complete: false },
+            "⚠️  Whether the GPU memory of Worker 1 has come back is not known after 10s; it is not waited for any longer",
+        ),
+        (
+            Event::VramStuck { job, device: GPU, held: usage, after: s(10) },
+            "🧟 Worker 1 is dead for 10s and still holds 2.50GB of GPU 0 (NVIDIA H200): nothing is started there until that is back",
         ),
         (
             Event::Leak {
@@ -240,6 +319,15 @@ fn every_event_has_its_line() {
 fn every_notice_has_its_line() {
     let path = std::path::PathBuf::from("/x/y");
     for (notice, want) in [
+        (
+            Notice::Gpu {
+                device: GPU,
+                name: "GPU 0 (NVIDIA H200)".to_owned(),
+                uuid: "GPU-1".to_owned(),
+                total: Some(Bytes::gib(141)),
+            },
+            "🎮 GPU 0 (NVIDIA H200) is watched as number 0, 141.0GB",
+        ),
         (
             Notice::Armed {
                 verb: "up".to_owned(),
