@@ -30,6 +30,9 @@ class Death(NamedTuple):
     available_gb: float | None
     usage_gb: float | None
     limit_gb: float | None
+    gpu: str | None = None
+    vram_gb: float | None = None
+    vram_limit_gb: float | None = None
 
 
 class Study(NamedTuple):
@@ -59,6 +62,9 @@ class Deaths:
                 available_gb=_number(line.get("available_gb")),
                 usage_gb=_number(line.get("usage_gb")),
                 limit_gb=_number(line.get("limit_gb")),
+                gpu=None if line.get("gpu") is None else str(line["gpu"]),
+                vram_gb=_number(line.get("vram_gb")),
+                vram_limit_gb=_number(line.get("vram_limit_gb")),
             )
             boot = str(line["boot_id"])
             self._by_process[boot, int(line["pid"]), int(line["start_time"])] = death

@@ -130,9 +130,15 @@ pub struct Run {
     /// What the whole process tree may use: 8GiB, 512MiB, 60% (of all memory)
     #[arg(short = 'm', long, value_name = "SIZE|%", value_parser = limit, env = "OOMGUARD_MEMORY_LIMIT", allow_hyphen_values = true)]
     pub memory_limit: Option<Amount>,
+    /// What it may hold of any one GPU: 4GiB, 50% (of the GPU's memory); torch, JAX and TensorFlow are told, too
+    #[arg(long, value_name = "SIZE|%", value_parser = limit, env = "OOMGUARD_VRAM_LIMIT", allow_hyphen_values = true)]
+    pub vram_limit: Option<Amount>,
     /// Available memory that must never be used [default: 2GiB; an eighth of small machines]
     #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_RESERVE", allow_hyphen_values = true)]
     pub reserve: Option<Amount>,
+    /// What must be left of every GPU that it holds memory of [default: GPUs are not watched]
+    #[arg(long, value_name = "SIZE|%", env = "OOMGUARD_VRAM_RESERVE", allow_hyphen_values = true)]
+    pub vram_reserve: Option<Amount>,
     /// Swap that the tree may use
     #[arg(long, value_name = "SIZE|%", default_value = "0", env = "OOMGUARD_SWAP_LIMIT")]
     pub swap_limit: Amount,

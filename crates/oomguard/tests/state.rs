@@ -46,6 +46,9 @@ fn death(number: usize) -> Death {
         available_gb: Some(1.5),
         usage_gb: None,
         limit_gb: Some(8.0),
+        gpu: None,
+        vram_gb: None,
+        vram_limit_gb: None,
         ts: "2026-01-02T01:23:31Z".parse().unwrap(),
     }
 }

@@ -181,6 +181,9 @@ def _finish(study: Study, trial: FrozenTrial, owner: Owner, death: Death) -> lis
 def _reason(death: Death) -> str:
     if death.cause == "limit" and death.usage_gb is not None and death.limit_gb is not None:
         return f"OOM prevention [limit: {death.usage_gb:.1f} GB of {death.limit_gb:.1f} GB]"
+    if death.cause == "vram" and death.gpu is not None and death.vram_gb is not None:
+        limit = "" if death.vram_limit_gb is None else f" of {death.vram_limit_gb:.1f} GB"
+        return f"OOM prevention [VRAM of {death.gpu}: {death.vram_gb:.1f} GB{limit}]"
     words = {
         "age": "Planned restart",
         "requested": "Stop requested",

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use example::EXAMPLE;
 pub use load::{find, load, single, whereabouts};
 pub use oomguard_core::policy::{OnLimit, Restart};
-use oomguard_core::{Bytes, Enforcement, HostPolicy, JobPolicy};
+use oomguard_core::{Amount, Bytes, Enforcement, HostPolicy, JobPolicy};
 pub use overrides::Overrides;
 
 use crate::error::Error;
@@ -58,6 +58,8 @@ pub struct Memory {
     pub reserve: Bytes,
     /// Below it people are warned.
     pub warning: Bytes,
+    /// What must be left of every GPU that jobs use; `None`: nobody looks.
+    pub vram_reserve: Option<Amount>,
     /// Swap that each job may use.
     pub swap_limit: Bytes,
     /// Refuse to start unless jobs are held by this.
@@ -90,6 +92,8 @@ pub struct Pool {
     pub cwd: PathBuf,
     /// What each may use.
     pub memory_limit: Option<Bytes>,
+    /// What each may hold of any one GPU.
+    pub vram_limit: Option<Amount>,
     /// Each is restarted when it is this old.
     pub max_age: Option<Duration>,
     /// From SIGTERM to SIGKILL.
@@ -149,7 +153,9 @@ pub struct WorkerName {
 impl Memory {
     /// The thresholds as the engine wants them, for a machine with this much memory and this many cores.
     pub fn host_policy(&self, total: Bytes, cores: u64) -> HostPolicy {
-        HostPolicy { reserve: self.reserve, warning: self.warning, ..HostPolicy::for_machine(total, cores) }
+        let defaults = HostPolicy::for_machine(total, cores);
+        let Memory { reserve, warning, vram_reserve, .. } = *self;
+        HostPolicy { reserve, warning, vram_reserve, ..defaults }
     }
 }
 
@@ -161,7 +167,7 @@ impl Pool {
         let stagger = self.max_age.unwrap_or_default() * share / u32::from(self.count.max(1));
         JobPolicy {
             limit: self.memory_limit,
-            vram_limit: None,
+            vram_limit: self.vram_limit,
             enforcement,
             grace: self.grace,
             prune_patience: self.prune_patience,

@@ -26,6 +26,10 @@ pub struct Overrides {
     pub warning: Option<Amount>,
     /// `OOMGUARD_MEMORY_LIMIT`.
     pub memory_limit: Option<Amount>,
+    /// `OOMGUARD_VRAM_RESERVE`.
+    pub vram_reserve: Option<Amount>,
+    /// `OOMGUARD_VRAM_LIMIT`.
+    pub vram_limit: Option<Amount>,
     /// `OOMGUARD_COUNT`.
     pub count: Option<u16>,
     /// `OOMGUARD_MAX_AGE`.
@@ -45,6 +49,8 @@ impl Overrides {
             reserve: read(env, "OOMGUARD_RESERVE", str::parse)?,
             warning: read(env, "OOMGUARD_WARNING", str::parse)?,
             memory_limit: read(env, "OOMGUARD_MEMORY_LIMIT", limit)?,
+            vram_reserve: read(env, "OOMGUARD_VRAM_RESERVE", str::parse)?,
+            vram_limit: read(env, "OOMGUARD_VRAM_LIMIT", limit)?,
             count: read(env, "OOMGUARD_COUNT", count)?,
             max_age: read(env, "OOMGUARD_MAX_AGE", duration)?,
             grace: read(env, "OOMGUARD_GRACE", duration)?,
@@ -61,6 +67,8 @@ impl Overrides {
             reserve: self.reserve.or(weaker.reserve),
             warning: self.warning.or(weaker.warning),
             memory_limit: self.memory_limit.or(weaker.memory_limit),
+            vram_reserve: self.vram_reserve.or(weaker.vram_reserve),
+            vram_limit: self.vram_limit.or(weaker.vram_limit),
             count: self.count.or(weaker.count),
             max_age: self.max_age.or(weaker.max_age),
             grace: self.grace.or(weaker.grace),
@@ -80,6 +88,7 @@ impl Overrides {
         let memory = &mut config.memory;
         memory.reserve = self.reserve.map_or(memory.reserve, |amount| amount.of(total));
         memory.warning = self.warning.map_or(memory.warning, |amount| amount.of(total)).max(memory.reserve);
+        memory.vram_reserve = self.vram_reserve.or(memory.vram_reserve);
         if memory.reserve >= total {
             return Err(Error::new(format!(
                 "a reserve of {} leaves nothing of this machine's {total}",
@@ -88,6 +97,7 @@ impl Overrides {
         }
         for pool in &mut config.pools {
             pool.memory_limit = self.memory_limit.map(|amount| amount.of(total)).or(pool.memory_limit);
+            pool.vram_limit = self.vram_limit.or(pool.vram_limit);
             pool.count = self.count.unwrap_or(pool.count);
             pool.max_age = self.max_age.or(pool.max_age);
             pool.grace = self.grace.unwrap_or(pool.grace);

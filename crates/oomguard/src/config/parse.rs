@@ -14,6 +14,7 @@ use toml::de::{DeTable, DeValue};
 use super::source::Source;
 use super::table::{Table, Value, scalar};
 use super::{Config, Log, Malloc, Memory, OnLimit, Pool, Restart};
+use crate::amount::limit;
 use crate::error::Error;
 
 /// More workers than any machine has memory for.
@@ -32,6 +33,7 @@ pub(super) fn defaults(base: &Path, total: Bytes) -> Config {
         memory: Memory {
             reserve: host.reserve,
             warning: host.warning,
+            vram_reserve: None,
             swap_limit: Bytes::ZERO,
             require: None,
         },
@@ -51,6 +53,7 @@ pub(super) fn default_pool(name: &str, command: Vec<String>, base: &Path) -> Poo
         malloc: Malloc::Tight,
         cwd: base.to_owned(),
         memory_limit: job.limit,
+        vram_limit: None,
         max_age: job.max_age,
         grace: job.grace,
         prune_patience: job.prune_patience,
@@ -125,6 +128,9 @@ fn memory(
     let warning = table.size("warning", total)?;
     if let Some(swap) = table.size("swap_limit", total)? {
         memory.swap_limit = swap.into_inner();
+    }
+    if let Some(reserve) = table.of_device("vram_reserve", str::parse)? {
+        memory.vram_reserve = reserve;
     }
     let better = [
         ("cgroup2", Enforcement::Cgroup2),
@@ -231,6 +237,7 @@ fn pool(
     if let Some(limit) = table.limit("memory_limit", total)? {
         pool.memory_limit = Some(limit.into_inner()).filter(|limit| *limit != Bytes::MAX);
     }
+    pool.vram_limit = table.of_device("vram_limit", limit)?.unwrap_or(pool.vram_limit);
     pool.max_age = table.time_or_none("max_age")?.unwrap_or(pool.max_age);
     pool.timeout = table.time_or_none("timeout")?.unwrap_or(pool.timeout);
     pool.grace = table.time("grace")?.map_or(pool.grace, Spanned::<Duration>::into_inner);

@@ -121,6 +121,17 @@ impl<'s, 't> Table<'s, 't> {
         })
     }
 
+    /// A size or a share of a GPU's memory, which only the GPU knows; `"none"` is `None`.
+    pub(super) fn of_device(
+        &mut self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<Amount, String>,
+    ) -> Result<Option<Option<Amount>>, Error> {
+        let read = |text: &str| if text == "none" { Ok(None) } else { parse(text).map(Some) };
+        let amount = self.typed(key, "a size such as `\"2GiB\"` or `\"50%\"`", read)?;
+        Ok(amount.map(Spanned::into_inner))
+    }
+
     fn amount(
         &mut self,
         key: &'static str,

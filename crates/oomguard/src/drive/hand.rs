@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use oomguard_core::{Bytes, Enforcement, Instant, LimitEvent, Reading};
 use oomguard_sys::cgroup::{Counters, Leaf, Limits, Parent};
 use oomguard_sys::error::Error;
+use oomguard_sys::gpu::Variables;
 use oomguard_sys::kmsg::Kmsg;
 use oomguard_sys::page;
 use oomguard_sys::process::{Process, Signal};
@@ -46,6 +47,8 @@ pub struct Hand {
     pub mark: Option<(String, String)>,
     /// What asks its main process to end.
     pub stop_signal: Signal,
+    /// What says which GPUs it may use.
+    pub sees: Variables,
     /// The end of its main process is told by who started it: no child of ours.
     pub end_is_told: bool,
     /// Who outlives its main process is noted, for it is to leave nothing.
@@ -83,6 +86,7 @@ impl Hand {
             charged_cache: Bytes::ZERO,
             mark: None,
             stop_signal: Signal::TERM,
+            sees: Variables::default(),
             end_is_told: false,
             leaves_nothing: false,
             left: Vec::new(),

@@ -5,6 +5,7 @@
 
 pub mod check;
 pub mod doctor;
+mod gpus;
 mod hand;
 pub mod init;
 pub mod install;
@@ -43,6 +44,7 @@ use crate::record::{Notice, Record, Roster};
 use crate::recording::{Tape, header};
 use crate::sink::Sinks;
 
+use gpus::Gpus;
 pub use hand::Hand;
 pub use place::Place;
 pub use recorded::Recorded;
@@ -104,6 +106,7 @@ pub const JOB_OOM_SCORE: i32 = 500;
 pub const VERB_TOKENS: u64 = 1 << 48;
 const SIGNALS: u64 = 0;
 const SWEPT: u64 = 1;
+const GPUS: u64 = 2;
 const EXIT: u64 = 1 << 32;
 const EMPTY: u64 = 2 << 32;
 const LIMIT: u64 = 3 << 32;
@@ -127,6 +130,7 @@ pub struct Guard {
     signals: Signals,
     reaper: Reaper,
     sweeper: Sweeper,
+    gpus: Gpus,
     starts: VecDeque<JobId>,
     /// The kernel's log, where we may read it.
     kmsg: Option<Kmsg>,
@@ -171,6 +175,7 @@ impl Guard {
             signals,
             reaper,
             sweeper,
+            gpus: Gpus::default(),
             options: place.options,
             ceiling: None,
             noted: VecDeque::new(),
@@ -210,6 +215,7 @@ impl Guard {
         } else {
             self.engine.handle(now, Input::Tick);
         }
+        self.follow_gpus(now);
         // First act, then talk: a kill never waits for a line of text. A start does: what ended before it is
         // told while its slot still has its name and number. What the verb does about what it is told is done
         // before we sleep, too.
@@ -254,7 +260,7 @@ impl Guard {
 
     /// Sleeps until the engine wants to be called or something has happened, and takes in what has.
     fn wait(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
-        let deadline = self.engine.deadline().min(verb.deadline());
+        let deadline = self.engine.deadline().min(verb.deadline()).min(self.gpus.deadline());
         let ready = self.poller.wait(deadline).map_err(|e| Error::new(format!("could not wait: {e}")))?;
         let mut tokens = [0u64; 64];
         let count = ready.len().min(tokens.len());
@@ -270,6 +276,7 @@ impl Guard {
             match token {
                 SIGNALS => self.take_signals(verb)?,
                 SWEPT => self.swept(),
+                GPUS => self.hear_gpus(),
                 EXIT..EMPTY => self.exited(JobId(token as u16)),
                 EMPTY..LIMIT => self.hands[JobId(token as u16).index()].quiet(),
                 LIMIT..VERB_TOKENS => {}
@@ -414,6 +421,9 @@ impl Guard {
             }
             let Some(event) = self.engine.event() else { return told };
             told = true;
+            if let Event::Relieved { .. } | Event::Resume { .. } | Event::Ended { .. } = event {
+                self.gpus.ask();
+            }
             let record = Record::now(clock::now(), self.complete(event));
             // The books first: who reads of a start may rely on the next guard knowing of it, too.
             verb.told(self, &record);

@@ -89,6 +89,7 @@ impl Guard {
                 if let Some(entry) = self.roster.get_mut(job) {
                     (entry.pid, entry.attempt, entry.usage) = (Some(main.pid()), attempt, None);
                 }
+                self.gpus.begins(job);
                 self.hold(job, main);
                 self.engine.handle(clock::now(), Input::Started(job));
             }

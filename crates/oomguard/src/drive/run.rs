@@ -11,14 +11,18 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use oomguard_core::{
-    Bytes, Cause, Engine, Event, Exit, HostPolicy, HostSample, Input, Instant, JobId, JobPolicy, Urgency,
+    Bytes, Cause, Engine, Event, Exit, Holding, HostPolicy, HostSample, Input, Instant, JobId, JobPolicy,
+    Urgency,
 };
 use oomguard_sys::cgroup::Limits;
+use oomguard_sys::gpu::Variables;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::{Session, Spawn, SpawnError};
 use oomguard_sys::wait::{Interest, Received};
 use oomguard_sys::{clock, oneself, page};
 
+use super::gpus::{framework_env, is_python};
+use super::test::plan::torch_obeys;
 use super::{Begun, Guard, Hand, JOB_OOM_SCORE, Place, Sensors, VERB_TOKENS, Verb, place, prepare, sensors};
 use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};
@@ -51,6 +55,7 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
     }
     let job = JobPolicy {
         limit,
+        vram_limit: cli.vram_limit,
         grace: cli.grace,
         timeout: cli.timeout,
         on_limit: cli.on_limit.into(),
@@ -60,8 +65,10 @@ pub fn run(cli: cli::Run) -> Result<u8, Error> {
     let report = Rc::new(RefCell::new(Report::new(&words(&cli.command))));
     let mut guard = arm(&cli, &host, policy, place, &job, sensors, &report)?;
     let talk = Talk::open(&mut guard);
+    let vram_env = vram_env(&cli, &mut guard);
+    let (asked, error, ended, brake, vram) = (None, None, None, None, None);
     let mut verb =
-        Run { cli: &cli, job, talk, asked: None, interrupted: false, error: None, ended: None, brake: None };
+        Run { cli: &cli, job, talk, vram_env, asked, interrupted: false, error, ended, brake, vram };
     guard.engine.handle(clock::now(), Input::Add(JOB, job));
     guard.guard(&mut verb)?;
     let code = verb.exit_code();
@@ -122,7 +129,8 @@ fn words(command: &[OsString]) -> Vec<String> {
 fn host_policy(cli: &cli::Run, host: &HostSample) -> HostPolicy {
     let defaults = HostPolicy::for_machine(host.total, sensors::cores());
     let reserve = cli.reserve.map_or(defaults.reserve, |reserve| reserve.of(host.total));
-    HostPolicy { reserve, warning: defaults.warning.max(reserve), ..defaults }
+    let vram_reserve = cli.vram_reserve;
+    HostPolicy { reserve, warning: defaults.warning.max(reserve), vram_reserve, ..defaults }
 }
 
 /// Nothing is started on a machine that is short already.
@@ -173,6 +181,20 @@ fn arm(
     Ok(guard)
 }
 
+/// What the command's frameworks are told. Nothing runs yet, so that the driver may be waited for.
+fn vram_env(cli: &cli::Run, guard: &mut Guard) -> Vec<(OsString, OsString)> {
+    let says = |name: &str| std::env::var(name).ok();
+    let sees = Variables::from_env(says);
+    guard.hands[JOB.index()].sees = sees.clone();
+    if cli.vram_limit.is_none() {
+        return Vec::new();
+    }
+    let program = words(&cli.command[..1]).remove(0);
+    let torch_obeys = is_python(&program) && torch_obeys(Path::new(&program));
+    guard.see_gpus_first();
+    framework_env(&guard.gpus, &sees, cli.vram_limit, torch_obeys, &says)
+}
+
 fn code(error: &SpawnError) -> u8 {
     match error {
         SpawnError::NotFound(_) => NOT_FOUND,
@@ -220,6 +242,8 @@ struct Run<'a> {
     cli: &'a cli::Run,
     job: JobPolicy,
     talk: Option<Talk>,
+    /// What tells frameworks about its limit on GPUs.
+    vram_env: Vec<(OsString, OsString)>,
     /// The last signal that asked for an end.
     asked: Option<(i32, Instant)>,
     /// Ctrl-C was pressed on our terminal.
@@ -227,6 +251,8 @@ struct Run<'a> {
     error: Option<(u8, String)>,
     ended: Option<(Cause, Exit, Bytes, Duration)>,
     brake: Option<Bytes>,
+    /// What it held of a GPU when it was braked for that.
+    vram: Option<Holding>,
 }
 
 impl Verb for Run<'_> {
@@ -239,6 +265,7 @@ impl Verb for Run<'_> {
             env.push(("OOMGUARD_PAGE".into(), Some(talk.page.clone().into())));
             env.push(("NOTIFY_SOCKET".into(), Some(talk.notify.path().into())));
         }
+        env.extend(self.vram_env.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
         let spawn = Spawn {
             env: &env,
             leaf: hand.leaf.as_ref(),
@@ -288,6 +315,9 @@ impl Verb for Run<'_> {
             }
             Told::Engine(Event::Kill { available, .. } | Event::Brake { available, .. }) => {
                 self.brake = Some(available);
+            }
+            Told::Engine(Event::VramBrake { device, used, limit, .. }) => {
+                self.vram = Some(Holding { device, used, limit });
             }
             _ => {}
         }
@@ -343,6 +373,19 @@ impl Run<'_> {
         });
         let by = guard.hands[0].enforcement.name();
         let after = format!("peak {peak} after {:.1} s", age.as_secs_f64());
+        if let (Cause::Vram, Some(Holding { device, used, limit })) = (cause, self.vram) {
+            let gpu = guard.roster.gpu(device);
+            return match limit.filter(|limit| used > *limit) {
+                Some(limit) => format!(
+                    "killed: the job held {used} of {gpu}, above its VRAM limit of {limit} ({after}); raise \
+                     --vram-limit or make the job smaller"
+                ),
+                None => format!(
+                    "killed: too little was left of {gpu}, of which the job held {used} ({after}); use a GPU with \
+                     more room, or make the job smaller"
+                ),
+            };
+        }
         match (cause, self.job.limit) {
             (Cause::Limit, Some(limit)) => format!(
                 "killed: the job reached its memory limit of {limit} ({after}, {by}){who}; raise --memory-limit \

@@ -42,6 +42,15 @@ pub struct Death {
     pub usage_gb: Option<f64>,
     /// Its limit, GiB.
     pub limit_gb: Option<f64>,
+    /// The GPU that it was ended for, where it was.
+    #[serde(default)]
+    pub gpu: Option<String>,
+    /// What it held of that, GiB.
+    #[serde(default)]
+    pub vram_gb: Option<f64>,
+    /// What it might hold of that, GiB.
+    #[serde(default)]
+    pub vram_limit_gb: Option<f64>,
     /// When.
     pub ts: Timestamp,
 }

@@ -112,6 +112,25 @@ impl World {
         self.dir.path().join("state")
     }
 
+    /// Where NVIDIA's library is, once there is one.
+    fn driver(&self) -> PathBuf {
+        self.dir.path().join("driver")
+    }
+
+    /// From now on NVIDIA's library says this.
+    pub fn gpus(&self, script: &Value) {
+        let library = self.driver().join("libnvidia-ml.so.1");
+        if !library.exists() {
+            std::fs::create_dir(self.driver()).unwrap();
+            // Cargo builds it for us, because it is one of our dependencies.
+            let built = std::env::current_exe().unwrap().with_file_name("libfake_nvml.so");
+            std::fs::copy(built, library).unwrap();
+        }
+        let new = self.driver().join("new");
+        std::fs::write(&new, script.to_string()).unwrap();
+        std::fs::rename(new, self.driver().join("fake-nvml.json")).unwrap();
+    }
+
     /// A file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.project().join(name)
@@ -146,6 +165,12 @@ impl World {
         command.env("XDG_STATE_HOME", self.dir.path().join("state"));
         command.env("XDG_RUNTIME_DIR", self.dir.path().join("run"));
         command.env_remove("NOTIFY_SOCKET").env("NO_COLOR", "1").current_dir(self.project());
+        if self.driver().exists() {
+            command.env("LD_LIBRARY_PATH", self.driver());
+            for name in ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"] {
+                command.env_remove(name);
+            }
+        }
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }

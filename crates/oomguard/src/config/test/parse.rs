@@ -6,7 +6,7 @@ use oomguard_core::Bytes;
 use toml::Spanned;
 
 use super::{FileSettings, GpuFiles, Isolation, Jobs, Override, RetryOn, Settings};
-use crate::amount::{Amount, limit};
+use crate::amount::limit;
 use crate::config::parse::{env, top};
 use crate::config::source::Source;
 use crate::config::table::Table;
@@ -30,7 +30,7 @@ pub(in crate::config) fn parse(
     let settings = Settings {
         path: None,
         memory_limit: memory_limit(&mut table, total)?,
-        vram_limit: vram_limit(&mut table)?,
+        vram_limit: table.of_device("vram_limit", limit)?,
         ram_preflight: table.percent("ram_preflight")?,
         vram_preflight: table.percent("vram_preflight")?,
         ram_target: table.percent("ram_target")?,
@@ -65,7 +65,7 @@ fn overrides(
         let environment = table.table("env", &format!("[{prefix}test.override.env]"))?;
         let values = FileSettings {
             memory_limit: memory_limit(&mut table, total)?,
-            vram_limit: vram_limit(&mut table)?,
+            vram_limit: table.of_device("vram_limit", limit)?,
             serial: table.flag("serial")?,
             timeout: table.time_or_none("timeout")?,
             env: environment.map(|table| env(table, source)).transpose()?.unwrap_or_default(),
@@ -87,13 +87,6 @@ fn overrides(
 fn memory_limit(table: &mut Table<'_, '_>, total: Bytes) -> Result<Option<Option<Bytes>>, Error> {
     let limit = table.limit("memory_limit", total)?;
     Ok(limit.map(|limit| Some(limit.into_inner()).filter(|limit| *limit != Bytes::MAX)))
-}
-
-/// How much a share is, only the GPU knows.
-fn vram_limit(table: &mut Table<'_, '_>) -> Result<Option<Option<Amount>>, Error> {
-    let read = |text: &str| if text == "none" { Ok(None) } else { limit(text).map(Some) };
-    let limit = table.typed("vram_limit", "a size such as `\"2GiB\"` or `\"50%\"`", read)?;
-    Ok(limit.map(Spanned::into_inner))
 }
 
 fn jobs(text: &str) -> Result<Jobs, String> {

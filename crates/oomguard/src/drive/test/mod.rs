@@ -8,7 +8,7 @@ mod cover;
 mod gpu;
 mod keeper;
 mod list;
-mod plan;
+pub(super) mod plan;
 mod preflight;
 mod queue;
 mod runner;

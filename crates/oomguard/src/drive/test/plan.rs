@@ -344,7 +344,7 @@ fn shared_env(jobs: u16, cores: u64, env: &dyn Fn(&str) -> Option<String>) -> BT
 }
 
 /// What keeps torch, JAX and TensorFlow to a share of a GPU. What the user has set stays.
-fn vram_env(
+pub fn vram_env(
     limit: Bytes,
     total: Bytes,
     torch_obeys: bool,

@@ -153,6 +153,9 @@ impl Up {
                 available_gb: None,
                 usage_gb: limit,
                 limit_gb: limit,
+                gpu: None,
+                vram_gb: None,
+                vram_limit_gb: None,
                 ts: Timestamp::now(),
             };
             // Best effort: without the record the trial counts as lost for an unknown reason.

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use jiff::Timestamp;
-use oomguard_core::{Bytes, Cause, Event, JobId};
+use oomguard_core::{Bytes, Cause, Event, Holding, JobId};
 
 use super::super::Guard;
 use super::Up;
@@ -36,16 +36,21 @@ impl Up {
         let worker = &mut self.workers[index];
         let Some(pid) = worker.pid.take() else { return };
         worker.trial = None;
+        let vram = worker.vram.take().filter(|_| cause == Cause::Vram);
+        let outgrew = |it: &Holding| it.limit.is_some_and(|limit| it.used > limit);
         let death = Death {
             job: token,
             boot_id,
             pid,
             start_time: worker.start_time,
             cause: cause.name().to_owned(),
-            own: cause.is_own_footprint(),
+            own: cause.is_own_footprint() || vram.as_ref().is_some_and(outgrew),
             available_gb: Some(available),
             usage_gb: Some(gib(peak)),
             limit_gb: worker.pool.memory_limit.map(gib),
+            gpu: vram.map(|it| guard.roster.gpu(it.device)),
+            vram_gb: vram.map(|it| gib(it.used)),
+            vram_limit_gb: vram.and_then(|it| it.limit).map(gib),
             ts,
         };
         let written = self.deaths.append(&death);

@@ -6,13 +6,14 @@
 mod adopt;
 mod answer;
 mod books;
+mod frameworks;
 mod reload;
 mod trials;
 mod worker;
 
 use std::path::{Path, PathBuf};
 
-use oomguard_core::{Engine, Event, JobId, Phase, Urgency};
+use oomguard_core::{Engine, Event, Holding, JobId, Phase, Urgency};
 use oomguard_sys::clock;
 use oomguard_sys::folder::Folder;
 use oomguard_sys::process::Signal;
@@ -60,6 +61,8 @@ pub(crate) struct Up {
     unwritten: Vec<PathBuf>,
     /// The same, met while nothing could be said.
     unsaid: Vec<(PathBuf, std::io::Result<()>)>,
+    /// Which of them can be told about a limit on GPUs.
+    interpreters: frameworks::Interpreters,
     /// What is missing on this machine, for `status`.
     notes: Vec<String>,
     _lock: Lock,
@@ -153,6 +156,7 @@ pub fn up(cli: cli::Up) -> Result<u8, Error> {
         source,
         state,
         runtime,
+        interpreters: frameworks::Interpreters::default(),
         notes,
         _lock: lock,
     };
@@ -269,6 +273,11 @@ impl Verb for Up {
         self.say_unsaid(guard);
         self.pass_on(guard, record);
         if let Told::Engine(event) = &record.told {
+            if let Event::VramBrake { job, device, used, limit, .. } = *event
+                && let Some(worker) = self.worker(job)
+            {
+                worker.vram = Some(Holding { device, used, limit });
+            }
             self.book(guard, event, record);
             if matches!(event, Event::Ended { .. }) {
                 self.see_off(guard);

@@ -71,6 +71,7 @@ impl Up {
             let job = self.make_worker(guard, pool, number, enforcement);
             guard.engine.handle(now, Input::Add(job, policy));
         }
+        self.tell_frameworks(guard);
         self.see_off(guard);
         self.save(guard);
     }

@@ -6,8 +6,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use oomguard_core::{Enforcement, Input, Instant, JobId, Word};
+use oomguard_core::{Enforcement, Holding, Input, Instant, JobId, Word};
 use oomguard_sys::cgroup::Limits;
+use oomguard_sys::gpu::Variables;
 use oomguard_sys::process::Process;
 use oomguard_sys::spawn::{Session, Spawn, SpawnError, Stream};
 use oomguard_sys::wait::Interest;
@@ -44,6 +45,10 @@ pub(super) struct Worker {
     pub(super) attempt: u32,
     pub(super) started: Instant,
     pub(super) started_ts: Timestamp,
+    /// What tells its frameworks about its limit on GPUs.
+    pub(super) vram_env: Vec<(OsString, OsString)>,
+    /// What it held of a GPU when it was braked for that.
+    pub(super) vram: Option<Holding>,
     /// It listens when asked.
     pub(super) checks: bool,
     /// The trial it is at.
@@ -62,12 +67,14 @@ impl Up {
     /// Makes every worker of the configuration that there is not yet, adopting what lives.
     pub(super) fn engage(&mut self, guard: &mut Guard, enforcement: Enforcement) {
         let mut found = self.survivors(guard);
+        self.know_gpus(guard, found.is_empty());
         let wanted: Vec<(Pool, u16)> =
             self.config.workers().map(|(pool, number)| (pool.clone(), number)).collect();
         for (pool, number) in wanted {
             let job = self.make_worker(guard, pool, number, enforcement);
             self.adopt_or_add(guard, job, enforcement, &mut found);
         }
+        self.tell_frameworks(guard);
         self.end_orphans(guard, found);
         self.save(guard);
     }
@@ -110,6 +117,8 @@ impl Up {
             attempt: 0,
             started: Instant(0),
             started_ts: Timestamp::UNIX_EPOCH,
+            vram_env: Vec::new(),
+            vram: None,
             checks: false,
             trial: None,
             leaving: false,
@@ -180,6 +189,11 @@ impl Up {
         for (key, value) in worker.pool.malloc.env(says) {
             set(key, value.into());
         }
+        hand.sees = Variables::from_env(says);
+        for (key, value) in &worker.vram_env {
+            env.push((key.clone(), Some(value.clone())));
+        }
+        let mut set = |key: &str, value: OsString| env.push((key.into(), Some(value)));
         set("OOMGUARD_PAGE", page.into());
         set("OOMGUARD_STATE", self.state.path().into());
         set(JOB, token.into());
@@ -200,7 +214,7 @@ impl Up {
         worker.start_time = main.start_time();
         worker.started = clock::now();
         worker.started_ts = Timestamp::now();
-        (worker.checks, worker.trial, worker.status) = (false, None, None);
+        (worker.checks, worker.trial, worker.status, worker.vram) = (false, None, None, None);
         Ok(main)
     }
 

@@ -1,0 +1,231 @@
+//! GPUs beside the guard's loop: what their drivers say, in the engine's words, and whose it is.
+//!
+//! The thread that asks the drivers exists from when the engine first wants to know, and stands still while it does not.
+//! Nothing here waits for a driver while a job runs, and decides nothing: one that is late is told to the engine as that.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::time::Duration;
+
+use oomguard_core::sample::{DeviceMemory, DeviceSample, HeldSample};
+use oomguard_core::{Amount, Bytes, DeviceId, Input, Instant, JobId, Reading, Why};
+use oomguard_sys::clock;
+use oomguard_sys::gpu::{self, Device, Gpu, Places, Sample, Variables};
+use oomguard_sys::process::Process;
+use oomguard_sys::wait::Interest;
+
+use super::test::plan::vram_env;
+use super::{GPUS, Guard, vram};
+use crate::record::Notice;
+
+/// Before the first start, for so long at most: a driver that hangs is no reason not to start.
+const FIRST: Duration = Duration::from_secs(5);
+
+/// What is known of GPUs.
+#[derive(Default)]
+pub struct Gpus {
+    thread: Option<Gpu>,
+    parked: bool,
+    /// It has been told that the driver is late, or that there is none, and nothing has come since.
+    said: bool,
+    /// All that were ever seen, by their [`DeviceId`].
+    known: Vec<Device>,
+    /// Whose the processes are that hold memory: by their number and start time.
+    owners: BTreeMap<u32, (Option<u64>, Option<JobId>)>,
+    devices: Vec<DeviceSample>,
+    held: Vec<HeldSample>,
+}
+
+impl Gpus {
+    /// When the driver will be late, if it has not answered by then.
+    pub fn deadline(&self) -> Instant {
+        match &self.thread {
+            Some(thread) if !self.said && !self.parked => thread.late_at(),
+            _ => Instant::NEVER,
+        }
+    }
+
+    /// Something has changed that is worth a look.
+    pub fn ask(&self) {
+        if let Some(thread) = self.thread.as_ref().filter(|_| !self.parked) {
+            thread.ask();
+        }
+    }
+
+    /// A new job begins in a slot: what the one before has left is not its own.
+    pub fn begins(&mut self, job: JobId) {
+        self.owners.retain(|_, (_, owner)| *owner != Some(job));
+    }
+
+    /// The size of the largest GPU that may be used, where one is known. A share of it is never more than was allowed.
+    fn largest(&self, sees: &Variables) -> Option<Bytes> {
+        let total = |place: usize| self.known[place].memory.known().map(|memory| memory.total);
+        gpu::visible(&self.known, sees).into_iter().filter_map(total).max()
+    }
+
+    /// The number of a device: by its name where it has one, else by its place.
+    fn number(&self, device: &Device, card: Option<usize>) -> Option<usize> {
+        let is_same = |it: &Device| match (it.uuid.as_str(), device.uuid.as_str()) {
+            ("", _) | (_, "") => (it.vendor, it.index, it.card) == (device.vendor, device.index, card),
+            (known, new) => known == new,
+        };
+        self.known.iter().position(is_same)
+    }
+}
+
+impl Guard {
+    /// Watches GPUs as long as the engine wants to know. Costs nothing while it does not.
+    pub(super) fn follow_gpus(&mut self, now: Instant) {
+        let wanted = self.engine.wants_gpus();
+        if wanted && self.gpus.thread.is_none() {
+            self.start_watching_gpus();
+        }
+        let Some(thread) = &self.gpus.thread else { return };
+        if self.gpus.parked == wanted {
+            self.gpus.parked = !wanted;
+            thread.park(!wanted);
+            if wanted {
+                thread.ask();
+            }
+        }
+        if now >= self.gpus.deadline() {
+            self.gpus.said = true;
+            self.engine.handle(now, Input::VramUnknown(Why::NoAnswer));
+        }
+    }
+
+    fn start_watching_gpus(&mut self) {
+        // Which of them a job may use is asked of its own environment.
+        match Gpu::watch(Places::default()) {
+            Ok(thread) => {
+                self.poller.add(thread.fd(), Interest::Read, GPUS);
+                self.gpus.thread = Some(thread);
+            }
+            // The next turn tries again.
+            Err(_) if self.gpus.said => {}
+            Err(error) => {
+                self.gpus.said = true;
+                self.note(Notice::SensorUnknown { sensor: "gpu".to_owned(), why: error.to_string() });
+            }
+        }
+    }
+
+    /// There is something new.
+    pub(super) fn hear_gpus(&mut self) {
+        let now = clock::now();
+        let Some(mut thread) = self.gpus.thread.take() else { return };
+        thread.hear();
+        let parked = self.gpus.parked;
+        match thread.latest(now) {
+            _ if parked => {}
+            Reading::Known(sample) if sample.devices.is_empty() => {
+                self.gpus.said = true;
+                self.engine.handle(now, Input::VramUnknown(sample.why_none()));
+            }
+            Reading::Known(sample) => {
+                self.gpus.said = false;
+                self.take_gpus(now, sample);
+            }
+            Reading::Unknown(_) => {}
+        }
+        self.gpus.thread = Some(thread);
+    }
+
+    fn take_gpus(&mut self, now: Instant, sample: &Sample) {
+        let numbers = self.number_gpus(sample);
+        self.find_owners(sample);
+        let gpus = &mut self.gpus;
+        gpus.devices.clear();
+        gpus.held.clear();
+        for (device, number) in sample.devices.iter().zip(&numbers) {
+            let memory = device.memory.map(|memory| DeviceMemory { total: memory.total, free: memory.free });
+            gpus.devices.push(DeviceSample { device: *number, memory });
+        }
+        for (index, hand) in self.hands.iter().enumerate() {
+            let job = JobId(index as u16);
+            for place in gpu::visible(&gpus.known, &hand.sees) {
+                let id = DeviceId(place as u16);
+                let read = numbers.iter().position(|number| *number == id);
+                let is_its = |pid| gpus.owners.get(&pid).is_some_and(|(_, owner)| *owner == Some(job));
+                let used = match read {
+                    Some(at) => sample.devices[at].used_by(is_its),
+                    None => Reading::Unknown(Why::Lost),
+                };
+                gpus.held.push(HeldSample { job, device: id, used });
+            }
+        }
+        self.engine.handle(now, Input::Vram(sample.at, &self.gpus.devices, &self.gpus.held));
+    }
+
+    /// The number of each; those that are new are told.
+    fn number_gpus(&mut self, sample: &Sample) -> Vec<DeviceId> {
+        let mut numbers: Vec<DeviceId> = Vec::with_capacity(sample.devices.len());
+        for device in &sample.devices {
+            let card = device.card.and_then(|card| numbers.get(card)).map(|card| card.index());
+            let number = self.gpus.number(device, card).unwrap_or(self.gpus.known.len());
+            let id = DeviceId(number as u16);
+            numbers.push(id);
+            if number == self.gpus.known.len() {
+                self.gpus.known.push(Device { card, ..device.clone() });
+                let (name, uuid) = (vram::name(device), device.uuid.clone());
+                let total = device.memory.known().map(|memory| memory.total);
+                self.roster.set_gpu(id, &name);
+                self.note(Notice::Gpu { device: id, name, uuid, total });
+            } else if device.memory.known().is_some() {
+                // What is lost keeps its name.
+                self.gpus.known[number] = Device { card, ..device.clone() };
+            }
+        }
+        numbers
+    }
+
+    /// Whose the processes are. Who is dead keeps what he holds; a number that was given away again is somebody else.
+    fn find_owners(&mut self, sample: &Sample) {
+        let mut holders: Vec<u32> =
+            sample.devices.iter().flat_map(|it| it.holders.iter().flatten()).map(|it| it.pid).collect();
+        holders.sort_unstable();
+        holders.dedup();
+        let mut before = std::mem::take(&mut self.gpus.owners);
+        for pid in holders {
+            let start = Process::open(pid).ok().map(|process| process.start_time());
+            let known = before.remove(&pid).filter(|(then, _)| start.is_none() || *then == start);
+            let owner = known.and_then(|(_, owner)| owner).or_else(|| self.job_of(pid));
+            self.gpus.owners.insert(pid, (start.or(known.and_then(|(then, _)| then)), owner));
+        }
+    }
+
+    /// Reads GPUs before anything runs, so that the first jobs are told what is theirs. Not while a job runs: nothing
+    /// may wait for a driver then.
+    pub(super) fn see_gpus_first(&mut self) {
+        self.start_watching_gpus();
+        if let Some(thread) = &mut self.gpus.thread {
+            let _ = thread.read_now(clock::now().after(FIRST));
+        }
+        self.hear_gpus();
+    }
+}
+
+/// What tells torch, JAX and TensorFlow about a limit, beside what the environment says already.
+pub fn framework_env(
+    gpus: &Gpus,
+    sees: &Variables,
+    limit: Option<Amount>,
+    torch_obeys: bool,
+    says: &dyn Fn(&str) -> Option<String>,
+) -> Vec<(OsString, OsString)> {
+    // Of a share it does not matter how large the device is.
+    let total = match limit {
+        Some(Amount::Percent(_)) => Some(Bytes::gib(1024)),
+        Some(Amount::Bytes(_)) => gpus.largest(sees),
+        None => None,
+    };
+    let Some((limit, total)) = limit.zip(total) else { return Vec::new() };
+    let all = vram_env(limit.of(total).min(total), total, torch_obeys, says);
+    all.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+/// Whether a program is an interpreter that can be asked for its libraries.
+pub fn is_python(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or(program);
+    name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|it| it.is_ascii_digit() || it == '.'))
+}
