@@ -257,6 +257,14 @@ fn a_worker_over_its_vram_limit_is_braked_and_only_it_and_starts_again_when_the_
     // The driver still shows what the dead one held.
     let stuck = up.wait("what is stuck", is("vram-stuck"));
     assert_eq!((&stuck["worker"], &stuck["held"]), (&json!("a-1"), &json!(5 * GIB)));
+    let status = up.status();
+    let gpu = &status["host"]["gpus"][0];
+    assert_eq!((&gpu["name"], &gpu["stuck"]), (&json!("GPU 0 (NVIDIA T)"), &json!("a-1")));
+    assert_eq!((&gpu["total"], &gpu["free"]), (&json!(16 * GIB), &json!(7 * GIB)));
+    let worker = up.worker("b-1");
+    assert_eq!((&worker["vram"], &worker["vram_limit"]), (&json!(4 * GIB), &json!(4 * GIB)));
+    let table = up.ask(&["status"]).with(0).out;
+    assert!(table.contains("VRAM: 56.2%, 7 GiB of 16 GiB free, held by a-1, which is dead"), "{table}");
     let started = |up: &Up<'_>| up.events().into_iter().filter(is("started")).count();
     assert_eq!(started(&up), 2);
     world.gpus(&cards(&[(0, b, 4)]));

@@ -110,6 +110,13 @@ pub struct DeviceView {
     pub stuck: Option<JobId>,
 }
 
+impl DeviceView {
+    /// How full it is, if that is known.
+    pub fn vram(&self) -> Option<Vram> {
+        self.memory.known().map(|memory| Vram::new(self.device, memory))
+    }
+}
+
 impl Gpus {
     pub(crate) fn len(&self) -> usize {
         self.devices.len()

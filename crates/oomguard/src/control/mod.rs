@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use client::{Watch, request};
 pub use connection::ClientId;
 pub use server::Server;
-pub use status::{GuardStatus, HostStatus, Phase, Status, WorkerStatus};
+pub use status::{GpuStatus, GuardStatus, HostStatus, Phase, Status, WorkerStatus};
 pub use table::render_table;
 
 /// What can be asked.

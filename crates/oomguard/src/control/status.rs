@@ -46,6 +46,30 @@ pub struct HostStatus {
     pub reserve: Bytes,
     /// Below it people are warned.
     pub warning: Bytes,
+    /// Its GPUs, where a rule has them watched.
+    #[serde(default)]
+    pub gpus: Vec<GpuStatus>,
+}
+
+/// A GPU.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GpuStatus {
+    /// Its number in events.
+    pub device: u16,
+    /// What people call it.
+    pub name: String,
+    /// Its memory.
+    pub total: Option<Bytes>,
+    /// What is left of it.
+    pub free: Option<Bytes>,
+    /// In use, percent.
+    pub used_percent: Option<f64>,
+    /// Why that is not known.
+    pub unknown: Option<String>,
+    /// Less than the reserve is left.
+    pub short: bool,
+    /// A worker that is dead and still holds some of it.
+    pub stuck: Option<String>,
 }
 
 /// Where a worker is in its life.
@@ -109,4 +133,13 @@ pub struct WorkerStatus {
     /// How sure that is, 0 to 1.
     #[serde(default)]
     pub leak_confidence: Option<f64>,
+    /// What it holds of the GPU where that counts most.
+    #[serde(default)]
+    pub vram: Option<Bytes>,
+    /// What it may hold of that.
+    #[serde(default)]
+    pub vram_limit: Option<Bytes>,
+    /// Which GPU that is.
+    #[serde(default)]
+    pub gpu: Option<String>,
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use oomguard_core::{Bytes, Level};
 
-use super::{Phase, Status, WorkerStatus};
-use crate::sink::human::{one_line, pace, span};
+use super::{GpuStatus, Phase, Status, WorkerStatus};
+use crate::sink::human::{one_line, pace, span, vram_share};
 
 const HEADS: [&str; 9] = ["WORKER", "PHASE", "PID", "AGE", "RESTART", "MEMORY", "PEAK", "STARTS", "STATUS"];
 
@@ -60,10 +60,31 @@ fn head(text: &mut String, status: &Status, color: bool) -> std::fmt::Result {
         "memory   {style}{level}{style:#}: {} of {} available (warning: {}, reserve: {})",
         host.available, host.total, host.warning, host.reserve
     )?;
+    for gpu in &host.gpus {
+        writeln!(text, "gpu      {}", one_line(&line_of(gpu)))?;
+    }
     for note in &guard.notes {
         writeln!(text, "note     {}", one_line(note))?;
     }
     writeln!(text)
+}
+
+/// `GPU 0 (NVIDIA H200): VRAM: 12.3%, 100 GiB of 139.8 GiB free`, and what is wrong with it.
+fn line_of(gpu: &GpuStatus) -> String {
+    let known = gpu.used_percent.zip(gpu.free).zip(gpu.total);
+    let mut text = match known {
+        Some(((percent, free), total)) => {
+            format!("{}: {}, {free} of {total} free", gpu.name, vram_share(percent))
+        }
+        None => format!("{}: VRAM: {}", gpu.name, gpu.unknown.as_deref().unwrap_or("unknown")),
+    };
+    if gpu.short {
+        text.push_str(", less than the reserve");
+    }
+    if let Some(stuck) = &gpu.stuck {
+        text.push_str(&format!(", held by {stuck}, which is dead: not used again"));
+    }
+    text
 }
 
 fn row(worker: &WorkerStatus) -> [String; 9] {
@@ -105,6 +126,10 @@ fn remarks(worker: &WorkerStatus) -> String {
             .map_or(String::new(), |sure| format!(" (sure: {:.0} %)", (sure * 100.0).floor()));
         parts.push(format!("leaks{slope}{sure}: at its limit in about {}", seconds(eta)));
     }
+    if let Some((vram, gpu)) = worker.vram.zip(worker.gpu.as_ref()).filter(|(vram, _)| *vram > Bytes::ZERO) {
+        let limit = worker.vram_limit.map_or(String::new(), |limit| format!(" / {limit}"));
+        parts.push(format!("VRAM {vram}{limit} of {gpu}"));
+    }
     if let Some(trial) = worker.trial {
         parts.push(format!("trial {trial}"));
     }
@@ -143,7 +168,7 @@ fn style_of(phase: Phase) -> Style {
 mod tests {
     use oomguard_core::Enforcement;
 
-    use super::super::{GuardStatus, HostStatus};
+    use super::super::{GpuStatus, GuardStatus, HostStatus};
     use super::*;
 
     fn worker(name: &str, phase: Phase) -> WorkerStatus {
@@ -165,6 +190,9 @@ mod tests {
             leak_eta_s: None,
             leak_slope: None,
             leak_confidence: None,
+            vram: None,
+            vram_limit: None,
+            gpu: None,
         }
     }
 
@@ -201,6 +229,7 @@ mod tests {
                 level: Level::Warning,
                 reserve: Bytes::gib(2),
                 warning: Bytes::gib(4),
+                gpus: Vec::new(),
             },
             workers: vec![running, waiting],
         };
@@ -215,6 +244,36 @@ mod tests {
              worker-2  waiting  -      -    starts in 8s  ? / 8 GiB        -      4       3 failures in a row\n"
         );
         assert!(render_table(&status, true).contains("\u{1b}[33mwarning\u{1b}[0m"));
+    }
+
+    #[test]
+    fn gpus_have_a_line_each_and_workers_what_they_hold_of_them() {
+        let gpu = GpuStatus {
+            device: 0,
+            name: "GPU 0 (NVIDIA H200)".to_owned(),
+            total: Some(Bytes::gib(100)),
+            free: Some(Bytes::gib(88)),
+            used_percent: Some(12.0),
+            unknown: None,
+            short: false,
+            stuck: None,
+        };
+        assert_eq!(line_of(&gpu), "GPU 0 (NVIDIA H200): VRAM: 12.0%, 88 GiB of 100 GiB free");
+        let stuck = GpuStatus { short: true, stuck: Some("worker-2".to_owned()), ..gpu.clone() };
+        assert!(
+            line_of(&stuck)
+                .ends_with(", less than the reserve, held by worker-2, which is dead: not used again")
+        );
+        let unknown = Some("the device is lost, or must be reset".to_owned());
+        let lost = GpuStatus { free: None, used_percent: None, unknown, ..gpu.clone() };
+        assert_eq!(line_of(&lost), "GPU 0 (NVIDIA H200): VRAM: the device is lost, or must be reset");
+        let holds = WorkerStatus {
+            vram: Some(Bytes::gib(3)),
+            vram_limit: Some(Bytes::gib(4)),
+            gpu: Some(gpu.name),
+            ..worker("worker-1", Phase::Running)
+        };
+        assert_eq!(remarks(&holds), "VRAM 3 GiB / 4 GiB of GPU 0 (NVIDIA H200)");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::control::{Phase, Status, WorkerStatus};
+use crate::control::{GpuStatus, Phase, Status, WorkerStatus};
 
 type Float = Gauge<f64, AtomicU64>;
 type Labels = Vec<(&'static str, String)>;
@@ -20,6 +20,7 @@ type Labels = Vec<(&'static str, String)>;
 pub fn render(status: &Status) -> String {
     let mut registry = Registry::with_prefix("oomguard");
     guard(&mut registry, status);
+    gpus(&mut registry, &status.host.gpus);
     workers(&mut registry, &status.workers);
     let mut text = String::new();
     // Writing to a string does not fail.
@@ -54,9 +55,36 @@ fn guard(registry: &mut Registry, status: &Status) {
     registry.register("guard_info", "What guards, and what holds workers to their limit", info);
 }
 
+fn gpus(registry: &mut Registry, gpus: &[GpuStatus]) {
+    type Of = fn(&GpuStatus) -> Option<f64>;
+    let gauges: [(&str, &str, Of); 4] = [
+        ("gpu_memory_free_bytes", "What is left of a GPU's memory", |gpu| {
+            gpu.free.map(|bytes| bytes.0 as f64)
+        }),
+        ("gpu_memory_total_bytes", "All memory of a GPU", |gpu| gpu.total.map(|bytes| bytes.0 as f64)),
+        ("gpu_memory_short", "1 while less than the reserve is left of a GPU", |gpu| {
+            gpu.free.map(|_| f64::from(u8::from(gpu.short)))
+        }),
+        ("gpu_memory_stuck", "1 while a dead worker still holds some of a GPU", |gpu| {
+            Some(f64::from(u8::from(gpu.stuck.is_some())))
+        }),
+    ];
+    // A machine where nobody looks at GPUs has no such metrics.
+    for (name, help, of) in gauges.into_iter().filter(|_| !gpus.is_empty()) {
+        let family = Family::<Labels, Float>::default();
+        for gpu in gpus {
+            if let Some(value) = of(gpu) {
+                let labels = vec![("device", gpu.device.to_string()), ("gpu", gpu.name.clone())];
+                family.get_or_create(&labels).set(value);
+            }
+        }
+        registry.register(name, help, family);
+    }
+}
+
 fn workers(registry: &mut Registry, workers: &[WorkerStatus]) {
     type Of = fn(&WorkerStatus) -> Option<f64>;
-    let gauges: [(&str, &str, Of); 10] = [
+    let gauges: [(&str, &str, Of); 12] = [
         ("worker_running", "1 while the worker has a process", |worker| {
             Some(f64::from(u8::from(worker.pid.is_some())))
         }),
@@ -70,6 +98,12 @@ fn workers(registry: &mut Registry, workers: &[WorkerStatus]) {
             worker.peak.map(|bytes| bytes.0 as f64)
         }),
         ("worker_memory_limit_bytes", "What it may use", |worker| worker.limit.map(|bytes| bytes.0 as f64)),
+        ("worker_vram_usage_bytes", "What the worker holds of the GPU where that counts most", |worker| {
+            worker.vram.map(|bytes| bytes.0 as f64)
+        }),
+        ("worker_vram_limit_bytes", "What it may hold of that", |worker| {
+            worker.vram_limit.map(|bytes| bytes.0 as f64)
+        }),
         ("worker_age_seconds", "Time since its start", |worker| worker.age_s),
         ("worker_leak_eta_seconds", "When it reaches its limit if it goes on growing", |worker| {
             worker.leak_eta_s
@@ -104,7 +138,7 @@ mod tests {
     use oomguard_core::Enforcement;
 
     use super::*;
-    use crate::control::{GuardStatus, HostStatus};
+    use crate::control::{GpuStatus, GuardStatus, HostStatus};
 
     #[test]
     fn what_is_known_is_there_and_what_is_not_is_left_out() {
@@ -126,6 +160,9 @@ mod tests {
             leak_eta_s: Some(2400.0),
             leak_slope: Some(Bytes::mib(1)),
             leak_confidence: Some(0.997),
+            vram: Some(Bytes::gib(3)),
+            vram_limit: Some(Bytes::gib(4)),
+            gpu: Some("GPU 0".to_owned()),
         };
         let status = Status {
             guard: GuardStatus {
@@ -142,6 +179,16 @@ mod tests {
                 level: Level::Normal,
                 reserve: Bytes::gib(2),
                 warning: Bytes::gib(4),
+                gpus: vec![GpuStatus {
+                    device: 0,
+                    name: "GPU 0".to_owned(),
+                    total: Some(Bytes::gib(16)),
+                    free: None,
+                    used_percent: None,
+                    unknown: Some("not read yet".to_owned()),
+                    short: false,
+                    stuck: Some("worker-2".to_owned()),
+                }],
             },
             workers: vec![worker],
         };
@@ -157,10 +204,15 @@ mod tests {
             "oomguard_worker_leak_bytes_per_second{worker=\"worker-1\"} 1048576.0",
             "oomguard_worker_leak_confidence_ratio{worker=\"worker-1\"} 0.997",
             "oomguard_worker_starts_total{worker=\"worker-1\"} 3",
+            "oomguard_worker_vram_usage_bytes{worker=\"worker-1\"} 3221225472.0",
+            "oomguard_worker_vram_limit_bytes{worker=\"worker-1\"} 4294967296.0",
+            "oomguard_gpu_memory_total_bytes{device=\"0\",gpu=\"GPU 0\"} 17179869184.0",
+            "oomguard_gpu_memory_stuck{device=\"0\",gpu=\"GPU 0\"} 1.0",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
         }
         assert!(!text.contains("oomguard_worker_memory_peak_bytes{"), "{text}");
+        assert!(!text.contains("oomguard_gpu_memory_free_bytes{"), "{text}");
         assert!(text.ends_with("# EOF\n"));
 
         // A name cannot add a label or a line of its own.

@@ -1,13 +1,13 @@
 //! What is asked over the control socket, and what it comes to.
 
-use oomguard_core::{Input, JobId, Phase, Urgency};
+use oomguard_core::{DeviceView, Input, JobId, Phase, Urgency};
 use oomguard_sys::clock;
 use oomguard_sys::wait::Interest;
 use serde_json::{Value, json};
 
 use super::super::Guard;
 use super::{CONTROL, Up};
-use crate::control::{self, ClientId, GuardStatus, HostStatus, Request, Status, WorkerStatus};
+use crate::control::{self, ClientId, GpuStatus, GuardStatus, HostStatus, Request, Status, WorkerStatus};
 use crate::error::Error;
 use crate::record::{Notice, Record};
 use crate::sink::jsonl;
@@ -120,6 +120,7 @@ impl Up {
                 level: guard.engine.level(),
                 reserve: policy.reserve,
                 warning: policy.warning,
+                gpus: guard.engine.gpus().map(|gpu| status_of_gpu(gpu, guard)).collect(),
             },
             workers: self.workers.iter().filter_map(|worker| status_of(worker, guard, now)).collect(),
         }
@@ -162,5 +163,22 @@ fn status_of(worker: &super::Worker, guard: &Guard, now: oomguard_core::Instant)
         leak_eta_s: view.leak.filter(|_| alive).map(|(_, reaches)| reaches.as_secs_f64()),
         leak_slope: view.leak.filter(|_| alive).map(|(leak, _)| leak.slope),
         leak_confidence: view.leak.filter(|_| alive).map(|(leak, _)| leak.confidence.fraction()),
+        vram: view.vram.map(|it| it.used),
+        vram_limit: view.vram.and_then(|it| it.limit),
+        gpu: view.vram.map(|it| guard.roster.gpu(it.device)),
     })
+}
+
+fn status_of_gpu(gpu: DeviceView, guard: &Guard) -> GpuStatus {
+    let memory = gpu.memory.known();
+    GpuStatus {
+        device: gpu.device.0,
+        name: guard.roster.gpu(gpu.device),
+        total: memory.map(|memory| memory.total),
+        free: memory.map(|memory| memory.free),
+        used_percent: gpu.vram().map(|vram| vram.percent()),
+        unknown: gpu.memory.why().map(|why| why.to_string()),
+        short: gpu.is_short,
+        stuck: gpu.stuck.and_then(|job| guard.roster.get(job)).map(|entry| entry.name.clone()),
+    }
 }

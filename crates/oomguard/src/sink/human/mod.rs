@@ -9,6 +9,7 @@ mod units;
 mod vram;
 
 pub use vram::remedy;
+pub(crate) use vram::share as vram_share;
 
 pub(crate) use units::{acts, harmless, one_line, pace, span};
 
