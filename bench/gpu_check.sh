@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Proves on a machine with an NVIDIA GPU, against NVML and torch themselves, that what oomguard says of VRAM is right:
-# used memory, memory by process, a leak, the limit, pre-flight, and the wait for what comes back.
+# used memory, memory by process, a leak, the limit, pre-flight, and the wait for what comes back; and what `run` makes of its
+# rules: a limit that is exceeded, a GPU of which too little is left, and relief that is enough.
 #
 #   bench/gpu_check.sh [OOMGUARD [PYTHON]]     defaults: target/release/oomguard, python3 (with torch and pytest)
 #
@@ -166,6 +167,77 @@ if "$PYTHON" -c 'import sys, torch; sys.exit(tuple(map(int, torch.__version__.sp
     step "the limit: 2 GiB fit into 3 GiB" run --vram-limit 3GiB test_a_leak.py
 else
     skip torch-2.9 "torch $TORCH cannot be told its share by a variable"
+fi
+
+# --- rules of `run` --------------------------------------------------------------------------------------------------
+cat >"$WORK/grows.py" <<'PY'
+import time
+import torch
+
+kept = []
+for _ in range(12):
+    kept.append(torch.empty(256 << 20, dtype=torch.uint8, device="cuda").fill_(1))
+    torch.cuda.synchronize()
+    time.sleep(0.5)
+time.sleep(60)
+PY
+# What the guard decided, of the report of `run`.
+decided() { "$PYTHON" -c 'import json, sys; it = json.load(open(sys.argv[1])); print(it["which_limit"], it["decided_by"]["event"], it["decided_by"]["reason"], it["decided_by"]["used"] >> 20, it["decided_by"]["free"] >> 20)' "$WORK/run.json"; }
+braked() {
+    local code=0
+    # The user's word stays: torch itself is not to refuse first.
+    PYTORCH_CUDA_ALLOC_CONF=per_process_memory_fraction:1.0 "$OOMGUARD" run --best-effort --grace 2s --report "$WORK/run.json" \
+        "$@" -- "$PYTHON" "$WORK/grows.py" 2>"$WORK/out" || code=$?
+    echo "        exit $code; $(decided) MiB; $(tail -1 "$WORK/out")"
+    [ "$code" = 137 ]
+}
+over_limit() { braked --vram-limit 2GiB && [[ $(decided) == "vram vram-brake over-limit "* ]]; }
+too_short() {
+    local left
+    left=$(smi memory.free)
+    braked --vram-reserve "$((left - 2048))MiB" && [[ $(decided) == "vram vram-brake "* ]]
+}
+if [ "$PIDS" != 1 ]; then
+    skip gpu-pids "the driver hides processes: nobody can be held to a limit, and that is said"
+elif ! "$PYTHON" -c 'import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9))'; then
+    skip torch-2.9 "torch $TORCH refuses the variable by which it is told not to refuse"
+else
+    step "run: a command that grows beyond its VRAM limit is braked, and the report says why" over_limit
+    step "run: of a GPU of which too little is left, its holder is braked" too_short
+    # The driver needs a moment for its own.
+    sleep 2
+    step "run: what the braked ones held has come back (percent)" near "$(percent)" "$BEFORE" 1
+fi
+
+cat >"$WORK/caches.py" <<'PY'
+import time
+import torch
+import oomguard
+
+oomguard.check()
+kept = [torch.empty(256 << 20, dtype=torch.uint8, device="cuda").fill_(1) for _ in range(15)]
+torch.cuda.synchronize()
+del kept
+end = time.monotonic() + 20
+while torch.cuda.memory_reserved() > 1 << 30:
+    assert time.monotonic() < end, "nobody asked for torch's cache"
+    oomguard.check()
+    time.sleep(0.05)
+time.sleep(2)
+oomguard.check()
+PY
+relieved() {
+    local code=0 said
+    PYTORCH_CUDA_ALLOC_CONF=per_process_memory_fraction:1.0 "$OOMGUARD" run --best-effort --vram-limit 5GiB --json -- \
+        "$PYTHON" "$WORK/caches.py" 2>"$WORK/out" || code=$?
+    said=$("$PYTHON" -c 'import json, sys; print(*(json.loads(line)["event"] for line in open(sys.argv[1]) if line.startswith("{")))' "$WORK/out")
+    echo "        exit $code; $said"
+    [ "$code" = 0 ] && [[ $said == *vram-near*vram-relieve*relieved* ]] && [[ $said != *vram-brake* ]]
+}
+if [ "$PIDS" = 1 ] && "$PYTHON" -c 'import oomguard' 2>/dev/null; then
+    step "relief: torch's cache is given back before anybody is braked" relieved
+else
+    skip oomguard-package "$PYTHON has no package oomguard, or the driver hides processes"
 fi
 
 if [ "$FAILED" != 0 ]; then

@@ -107,6 +107,20 @@ def test_a_limit_says_how_much_was_used(quick, dead, tmp_path):
     assert quick.trials[0].user_attrs["kill_reason"] == "OOM prevention [limit: 8.1 GB of 8.0 GB]"
 
 
+def test_a_death_for_vram_names_the_gpu_and_how_much_was_held(quick, dead, tmp_path):
+    gpu = {"gpu": "GPU 0 (NVIDIA T)", "vram_gb": 5.0}
+    record(tmp_path, dead, "vram", own=True, vram_limit_gb=4.0, **gpu)
+    running(quick, dead)
+    other = dead._replace(pid=dead.pid + 1)
+    record(tmp_path, other, "vram", vram_limit_gb=None, **gpu)
+    running(quick, other)
+    og.reap(quick, state=str(tmp_path))
+    assert [(trial.user_attrs["kill_reason"], trial.state) for trial in quick.trials[:2]] == [
+        ("OOM prevention [VRAM of GPU 0 (NVIDIA T): 5.0 GB of 4.0 GB]", TrialState.PRUNED),
+        ("OOM prevention [VRAM of GPU 0 (NVIDIA T): 5.0 GB]", TrialState.FAIL),
+    ]
+
+
 def test_a_pruned_trial_keeps_its_last_report_as_its_value(study, dead, tmp_path):
     record(tmp_path, dead, "limit")
     number = running(study, dead)
