@@ -463,7 +463,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__replay)
-            opts="-m -h --json --until --diff --reserve --memory-limit --grace --help"
+            opts="-m -h --json --until --diff --reserve --memory-limit --vram-limit --grace --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -482,6 +482,10 @@ _oomguard() {
                     return 0
                     ;;
                 -m)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vram-limit)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -519,7 +523,7 @@ _oomguard() {
             return 0
             ;;
         oomguard__subcmd__run)
-            opts="-m -v -h --memory-limit --reserve --swap-limit --timeout --grace --on-limit --require --best-effort --cgroup-parent --report --record --json --verbose --help"
+            opts="-m -v -h --memory-limit --vram-limit --reserve --vram-reserve --swap-limit --timeout --grace --on-limit --require --best-effort --cgroup-parent --report --record --json --verbose --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -533,7 +537,15 @@ _oomguard() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --vram-limit)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --reserve)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --vram-reserve)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -42,7 +42,9 @@ complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "keep" -d 'End wha
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "replay" -d 'Tell a recorded run again, as this version decides it or under other limits'
 complete -c oomguard -n "__fish_oomguard_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -s m -l memory-limit -d 'What the whole process tree may use: 8GiB, 512MiB, 60% (of all memory)' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l vram-limit -d 'What it may hold of any one GPU: 4GiB, 50% (of the GPU\'s memory); torch, JAX and TensorFlow are told, too' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l reserve -d 'Available memory that must never be used [default: 2GiB; an eighth of small machines]' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l vram-reserve -d 'What must be left of every GPU that it holds memory of [default: GPUs are not watched]' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l swap-limit -d 'Swap that the tree may use' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l timeout -d 'End the command after this time (exit code 124)' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand run" -l grace -d 'From SIGTERM to SIGKILL' -r
@@ -149,6 +151,7 @@ complete -c oomguard -n "__fish_oomguard_using_subcommand keep" -s h -l help -d 
 complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l until -d 'Stop this long after the recording began' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l reserve -d 'What if so much available memory had been the reserve?' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -s m -l memory-limit -d 'What if every job had had this limit?' -r
+complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l vram-limit -d 'What if every job had had this limit on each GPU?' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l grace -d 'What if there had been so much time from SIGTERM to SIGKILL?' -r
 complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l json -d 'One JSON object a line, as the run itself wrote them'
 complete -c oomguard -n "__fish_oomguard_using_subcommand replay" -l diff -d 'Only what differs: `-` the run told then, `+` is told now'

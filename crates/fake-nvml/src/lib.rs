@@ -280,13 +280,14 @@ pub unsafe extern "C" fn nvmlDeviceGetMemoryInfo_v2(handle: Handle, to: *mut Mem
     if to.is_null() || unsafe { (*to).version } != VERSION {
         return INVALID_ARGUMENT;
     }
-    let memory = answer("memory").and_then(|script| device(script, handle)).and_then(|it| match it.memory {
+    let answer = answer("memory");
+    let asked = QUESTIONS.fetch_add(1, Ordering::Relaxed);
+    if let Some(here) = here() {
+        // Whoever cannot read it waits in vain, and says so.
+        let _ = std::fs::write(here.with_file_name("questions"), format!("{asked}\n"));
+    }
+    let memory = answer.and_then(|script| device(script, handle)).and_then(|it| match it.memory {
         SUCCESS => {
-            let asked = QUESTIONS.fetch_add(1, Ordering::Relaxed);
-            if let Some(here) = here() {
-                // Whoever cannot read it waits in vain, and says so.
-                let _ = std::fs::write(here.with_file_name("questions"), format!("{asked}\n"));
-            }
             let grown = it.growth * asked;
             let used = (it.used + grown).min(it.total);
             Ok(Memory { version: VERSION, total: it.total, reserved: 0, free: it.total - used, used })

@@ -555,6 +555,9 @@ pub struct Replay {
     /// What if every job had had this limit?
     #[arg(short = 'm', long, value_name = "SIZE|%", value_parser = limit, help_heading = "What if")]
     pub memory_limit: Option<Amount>,
+    /// What if every job had had this limit on each GPU?
+    #[arg(long, value_name = "SIZE|%", value_parser = limit, help_heading = "What if")]
+    pub vram_limit: Option<Amount>,
     /// What if there had been so much time from SIGTERM to SIGKILL?
     #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "What if")]
     pub grace: Option<Duration>,

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use oomguard_core::sample::{DeviceMemory, DeviceSample, HeldSample};
-use oomguard_core::{Amount, Bytes, DeviceId, Input, Instant, JobId, Reading, Why};
+use oomguard_core::{Amount, Bytes, DeviceId, Input, Instant, JobId, Level, Reading, Why};
 use oomguard_sys::clock;
 use oomguard_sys::gpu::{self, Device, Gpu, Places, Sample, Variables};
 use oomguard_sys::process::Process;
@@ -110,15 +110,15 @@ impl Guard {
         }
     }
 
-    /// There is something new.
+    /// There is something new. While RAM is short it waits: taking it in takes memory.
     pub(super) fn hear_gpus(&mut self) {
         let now = clock::now();
         let Some(mut thread) = self.gpus.thread.take() else { return };
         thread.hear();
-        let parked = self.gpus.parked;
+        let busy = self.gpus.parked || self.engine.level() == Level::Critical;
         match thread.latest(now) {
-            _ if parked => {}
-            Reading::Known(sample) if sample.devices.is_empty() => {
+            _ if busy => {}
+            Reading::Known(sample) if sample.devices.is_empty() && self.gpus.known.is_empty() => {
                 self.gpus.said = true;
                 self.engine.handle(now, Input::VramUnknown(sample.why_none()));
             }
@@ -141,6 +141,11 @@ impl Guard {
             let memory = device.memory.map(|memory| DeviceMemory { total: memory.total, free: memory.free });
             gpus.devices.push(DeviceSample { device: *number, memory });
         }
+        // Nobody can say anything of any: the library is loaded anew, and they are still those that they were.
+        let gone = sample.devices.is_empty().then(|| sample.why_none());
+        for device in (0..gpus.known.len() as u16).map(DeviceId).filter(|_| gone.is_some()) {
+            gpus.devices.push(DeviceSample { device, memory: Reading::Unknown(gone.unwrap_or(Why::Lost)) });
+        }
         for (index, hand) in self.hands.iter().enumerate() {
             let job = JobId(index as u16);
             for place in gpu::visible(&gpus.known, &hand.sees) {
@@ -149,7 +154,7 @@ impl Guard {
                 let is_its = |pid| gpus.owners.get(&pid).is_some_and(|(_, owner)| *owner == Some(job));
                 let used = match read {
                     Some(at) => sample.devices[at].used_by(is_its),
-                    None => Reading::Unknown(Why::Lost),
+                    None => Reading::Unknown(gone.unwrap_or(Why::Lost)),
                 };
                 gpus.held.push(HeldSample { job, device: id, used });
             }

@@ -120,6 +120,32 @@ mod tests {
     }
 
     #[test]
+    fn a_recording_from_before_there_were_rules_about_gpus_is_read() {
+        let old = concat!(
+            r#"{"recording":1,"build":"0.1.0","verb":"up","mono":7,"unix_ns":1,"machine":{"kernel":"6","cores":1,"total":9},"#,
+            r#""engine":{"jobs":{"policy":{"reserve":1,"warning":2,"worst_rate":3},"seed":1}}}"#,
+            "\n",
+            r#"{"in":[8,{"add":[0,{"limit":5,"enforcement":"cgroup2","grace":{"secs":1,"nanos":0},"#,
+            r#""prune_patience":{"secs":1,"nanos":0},"timeout":null,"max_age":null,"stagger":{"secs":0,"nanos":0},"#,
+            r#""on_limit":"job","restart":"Never"}]}]}"#,
+            "\n",
+            r#"{"told":{"record":{"ts":"2026-01-02T01:23:31Z","mono":9,"told":{"event":"health","job":0,"#,
+            r#""age":{"secs":1,"nanos":0},"max_age":null,"usage":1,"available":1}}}}"#,
+            "\n",
+        );
+        let mut recording = Recording::open(old.as_bytes(), "x").unwrap();
+        let Made::Jobs { policy, .. } = recording.header.engine else { panic!("{:?}", recording.header) };
+        assert_eq!(policy.vram_reserve, None);
+        let Ok(Some(Entry::In(_, Kept::Add(_, policy)))) = recording.entry::<Kept>() else {
+            panic!("no job")
+        };
+        assert_eq!(policy.vram_limit, None);
+        let told = recording.entry::<Kept>().unwrap();
+        assert!(matches!(told, Some(Entry::Told(Beside::Record(_)))), "{told:?}");
+        assert_eq!(recording.entry::<Kept>(), Ok(None));
+    }
+
+    #[test]
     fn cut_at_any_byte_it_is_read_to_the_last_whole_line() {
         let whole = recording();
         let header = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;

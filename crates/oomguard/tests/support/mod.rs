@@ -131,6 +131,11 @@ impl World {
         std::fs::rename(new, self.driver().join("fake-nvml.json")).unwrap();
     }
 
+    /// How often that library was asked for memory.
+    pub fn asked_gpus(&self) -> u64 {
+        text(&self.driver().join("questions")).trim().parse().unwrap_or(0)
+    }
+
     /// A file in it.
     pub fn path(&self, name: &str) -> PathBuf {
         self.project().join(name)

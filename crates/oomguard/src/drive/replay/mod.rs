@@ -18,6 +18,7 @@ use jiff::tz::TimeZone;
 use oomguard_core::recording::{Header, Made};
 use oomguard_core::{Bytes, HostPolicy, Instant, JobPolicy};
 
+use crate::amount::Amount;
 use crate::cli;
 use crate::error::Error;
 use crate::record::{Record, Roster};
@@ -81,14 +82,16 @@ struct End {
 struct WhatIf {
     reserve: Option<Bytes>,
     limit: Option<Bytes>,
+    vram_limit: Option<Amount>,
     grace: Option<Duration>,
     until: Instant,
 }
 
 impl WhatIf {
     fn new(cli: &cli::Replay, header: &Header) -> Result<WhatIf, Error> {
-        let of = |amount: crate::amount::Amount| amount.of(header.machine.total);
-        if cli.memory_limit.is_some() && matches!(header.engine, Made::Watch(_)) {
+        let of = |amount: Amount| amount.of(header.machine.total);
+        if (cli.memory_limit.is_some() || cli.vram_limit.is_some()) && matches!(header.engine, Made::Watch(_))
+        {
             return Err(
                 Error::new("`watch` holds nobody to a limit").hint("ask for `--reserve` or `--grace`")
             );
@@ -96,13 +99,14 @@ impl WhatIf {
         Ok(WhatIf {
             reserve: cli.reserve.map(of),
             limit: cli.memory_limit.map(of),
+            vram_limit: cli.vram_limit,
             grace: cli.grace,
             until: cli.until.map_or(Instant::NEVER, |time| header.mono.after(time)),
         })
     }
 
     fn is_asked(&self) -> bool {
-        self.reserve.is_some() || self.limit.is_some() || self.grace.is_some()
+        self.reserve.is_some() || self.limit.is_some() || self.vram_limit.is_some() || self.grace.is_some()
     }
 
     fn host(&self, policy: HostPolicy) -> HostPolicy {
@@ -111,7 +115,9 @@ impl WhatIf {
     }
 
     fn job(&self, policy: JobPolicy) -> JobPolicy {
-        JobPolicy { limit: self.limit.or(policy.limit), grace: self.grace.unwrap_or(policy.grace), ..policy }
+        let vram_limit = self.vram_limit.or(policy.vram_limit);
+        let (limit, grace) = (self.limit.or(policy.limit), self.grace.unwrap_or(policy.grace));
+        JobPolicy { limit, vram_limit, grace, ..policy }
     }
 }
 
@@ -120,6 +126,7 @@ impl std::fmt::Display for WhatIf {
         let asked = [
             self.reserve.map(|reserve| format!("a reserve of {reserve}")),
             self.limit.map(|limit| format!("a limit of {limit} for every job")),
+            self.vram_limit.map(|limit| format!("a VRAM limit of {limit} for every job")),
             self.grace.map(|grace| format!("a grace of {grace:?}")),
         ];
         f.write_str(&asked.into_iter().flatten().collect::<Vec<_>>().join(", "))
@@ -202,9 +209,10 @@ pub(crate) fn tell_bytes(bytes: &[u8]) -> bool {
         diff: false,
         reserve: None,
         memory_limit: None,
+        vram_limit: None,
         grace: None,
     };
-    let half = Some(crate::amount::Amount::Percent(50));
+    let half = Some(Amount::Percent(50));
     let other = cli::Replay { json: false, until: None, reserve: half, grace: then.until, ..then.clone() };
     let both = cli::Replay { diff: true, ..other.clone() };
     [&then, &other, &both].into_iter().all(|cli| {
