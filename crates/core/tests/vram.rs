@@ -145,6 +145,16 @@ fn all_on_the_short_gpu_are_asked_to_give_back_before_anybody_goes() {
 }
 
 #[test]
+fn a_reserve_that_leaves_nothing_of_a_gpu_is_no_rule_for_it() {
+    for reserve in [Amount::Percent(100), Amount::Bytes(Bytes::gib(20))] {
+        let mut world = machine(1, Some(reserve));
+        let job = world.add(worker(CG2), steady().on_gpu(OnGpu::holds(0, Bytes::gib(15))));
+        world.run_for(secs(30));
+        assert_eq!(world.story.stages(job), ["start"], "{}", world.story);
+    }
+}
+
+#[test]
 fn a_stranger_who_fills_a_gpu_costs_nobody_his_work() {
     let mut world = machine(1, Some(Amount::Bytes(Bytes::gib(4))));
     let job = world.add(worker(CG2), steady().on_gpu(OnGpu::holds(0, Bytes::mib(100))));

@@ -34,8 +34,9 @@ impl Engine {
     pub(super) fn judge_device(&mut self, now: Instant, at: Instant, id: DeviceId) {
         let stage = self.gpus.devices[id.index()].stage;
         let rule = self.policy.vram_reserve.zip(self.gpus.memory(id));
-        let Some((reserve, memory)) = rule.map(|(amount, memory)| (amount.of(memory.total), memory)) else {
-            // No rule, or nothing is known.
+        let rule = rule.map(|(amount, memory)| (amount.of(memory.total), memory));
+        let Some((reserve, memory)) = rule.filter(|(reserve, memory)| *reserve < memory.total) else {
+            // No rule, or one that would leave nothing to anybody, or nothing is known.
             return self.let_go(id, stage);
         };
         let enough = reserve.plus(reserve.percent(10)).min(memory.total);

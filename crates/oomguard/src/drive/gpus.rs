@@ -21,6 +21,9 @@ use crate::record::Notice;
 /// Before the first start, for so long at most: a driver that hangs is no reason not to start.
 const FIRST: Duration = Duration::from_secs(5);
 
+/// So long what is read of GPUs may wait while RAM is short.
+const WAITS: Duration = Duration::from_secs(5);
+
 /// What is known of GPUs.
 #[derive(Default)]
 pub struct Gpus {
@@ -28,6 +31,8 @@ pub struct Gpus {
     parked: bool,
     /// It has been told that the driver is late, or that there is none, and nothing has come since.
     said: bool,
+    /// When something was taken in last.
+    taken: Instant,
     /// All that were ever seen, by their [`DeviceId`].
     known: Vec<Device>,
     /// Whose the processes are that hold memory: by their number and start time.
@@ -110,12 +115,13 @@ impl Guard {
         }
     }
 
-    /// There is something new. While RAM is short it waits: taking it in takes memory.
+    /// There is something new. While RAM is short it waits for a while: taking it in takes memory.
     pub(super) fn hear_gpus(&mut self) {
         let now = clock::now();
         let Some(mut thread) = self.gpus.thread.take() else { return };
         thread.hear();
-        let busy = self.gpus.parked || self.engine.level() == Level::Critical;
+        let short = self.engine.level() == Level::Critical && now.since(self.gpus.taken) < WAITS;
+        let busy = self.gpus.parked || short;
         match thread.latest(now) {
             _ if busy => {}
             Reading::Known(sample) if sample.devices.is_empty() && self.gpus.known.is_empty() => {
@@ -123,7 +129,7 @@ impl Guard {
                 self.engine.handle(now, Input::VramUnknown(sample.why_none()));
             }
             Reading::Known(sample) => {
-                self.gpus.said = false;
+                (self.gpus.said, self.gpus.taken) = (false, now);
                 self.take_gpus(now, sample);
             }
             Reading::Unknown(_) => {}
@@ -175,6 +181,15 @@ impl Guard {
                 let (name, uuid) = (vram::name(device), device.uuid.clone());
                 let total = device.memory.known().map(|memory| memory.total);
                 self.roster.set_gpu(id, &name);
+                let reserve = self.engine.host_policy().vram_reserve;
+                if let Some((reserve, total)) =
+                    reserve.zip(total).filter(|(it, total)| it.of(*total) >= *total)
+                {
+                    let text = format!(
+                        "⚠️  a vram_reserve of {reserve} leaves nothing of {name} ({total}): no rule there"
+                    );
+                    self.note(Notice::Note { text });
+                }
                 self.note(Notice::Gpu { device: id, name, uuid, total });
             } else if device.memory.known().is_some() {
                 // What is lost keeps its name.
