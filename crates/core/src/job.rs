@@ -170,6 +170,7 @@ impl Job {
             removed: self.removed,
             failures: self.failures,
             needs: self.needs,
+            gpus: self.gpus.of_the_next(),
             ..Job::new(self.policy)
         };
     }

@@ -62,7 +62,7 @@ struct Row {
 pub(crate) struct OnGpus {
     /// Where it is nearest to its limit; without one, where it holds most.
     pub(crate) worst: Option<Holding>,
-    /// It has been seen to hold some.
+    /// It, or one before it in its slot, has been seen to hold some.
     pub(crate) has_held: bool,
     /// Where it cannot be known, and why.
     unknown: Option<(DeviceId, Why)>,
@@ -74,6 +74,13 @@ pub(crate) struct OnGpus {
     over: Option<Instant>,
     /// Its slot's last job held some, and that has not come back.
     owed: Option<Owed>,
+}
+
+impl OnGpus {
+    /// What is kept of a slot's past: nobody may look in the next job's whole life.
+    pub(crate) fn of_the_next(self) -> OnGpus {
+        OnGpus { has_held: self.has_held, ..OnGpus::default() }
+    }
 }
 
 /// What a job holds of one GPU.

@@ -135,7 +135,7 @@ impl Rules {
         match *input {
             Input::Vram(at, _, held) => {
                 let known = now.since(at) <= VRAM_FRESH;
-                let gap = self.read.replace(now).is_none_or(|read| now.since(read) > VRAM_FRESH);
+                let gap = self.read.replace(now).is_none_or(|read| now.since(read) > Duration::from_secs(1));
                 for (index, seen) in self.seen.iter_mut().enumerate() {
                     let holds = |row: &&HeldSample| {
                         row.job.index() == index && row.used.known().is_some_and(|used| used > Bytes::ZERO)
