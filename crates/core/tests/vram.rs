@@ -262,6 +262,24 @@ fn a_worker_starts_again_when_the_vram_of_the_one_before_is_back() {
 }
 
 #[test]
+fn who_was_removed_before_anybody_looked_waits_for_its_vram_when_it_is_called_back() {
+    let mut world = machine(1, None);
+    let gpu = OnGpu { lingers: secs(4), ..OnGpu::holds(0, Bytes::gib(3)) };
+    // For whose sake it is looked at all.
+    world.add(limited(Amount::Percent(50)), steady().on_gpu(OnGpu::holds(0, Bytes::gib(1))));
+    world.run_for(secs(5));
+    let job = world.add(limited(Amount::Percent(50)), steady().on_gpu(gpu));
+    world.until(secs(5), "start", |e| matches!(e, Event::Started { .. }));
+    world.run_for(millis(50));
+    world.input(Input::Remove(job, oomguard_core::Urgency::Now));
+    let ended = world.until(secs(5), "end", |e| matches!(e, Event::Ended { .. }));
+    world.run_for(secs(1));
+    world.input(Input::Restart(job));
+    let start = world.until(secs(30), "start", |e| matches!(e, Event::Started { attempt: 2, .. }));
+    assert!(start.since(ended) > millis(3500), "{}", world.story);
+}
+
+#[test]
 fn a_gpu_that_the_dead_hold_is_not_used_again_and_that_is_said() {
     let (mut world, job) = crashes(secs(60));
     let ended = world.now;

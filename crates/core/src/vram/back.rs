@@ -55,8 +55,9 @@ impl Engine {
     pub(super) fn has_vram_come_back(&mut self, now: Instant, at: Instant, id: JobId) {
         let job = &self.jobs[id.index()];
         let gone = job.gpus.worst.is_none_or(|worst| worst.used == Bytes::ZERO);
-        if job.phase == Phase::Waiting && job.gpus.owed.is_none() && !gone {
-            // Nobody looked while its last job lived.
+        let has_ended = matches!(job.phase, Phase::Waiting | Phase::Parked | Phase::Over);
+        if has_ended && job.gpus.owed.is_none() && !gone {
+            // Nobody looked while its last job lived. One that is over may be started again all the same.
             return self.owe_vram(now, id);
         }
         let Some(owed) = job.gpus.owed.filter(|owed| at >= owed.since) else { return };
