@@ -276,8 +276,8 @@ def test_what_is_meant_for_one_process_holds_for_all_files(suite: Callable[..., 
     assert (code, len(files)) == (0, 2), files
     xml = ElementTree.parse(it.folder / "junit.xml").getroot()
     assert sorted(case.get("name", "") for case in xml.iter("testcase")) == ["test_a", "test_b"]
-    kept = sorted(str(path.relative_to(it.folder)) for path in it.folder.glob("temporary/*/*0/kept"))
-    assert kept == ["temporary/tests-test_a.py/test_a0/kept", "temporary/tests-test_b.py/test_b0/kept"]
+    kept = sorted(str(path.relative_to(it.folder)) for path in it.folder.glob("temporary/*/*/*0/kept"))
+    assert kept == ["temporary/tests/test_a.py/test_a0/kept", "temporary/tests/test_b.py/test_b0/kept"]
 
 
 @pytest.mark.parametrize("said", ["flags", "settings"])

@@ -532,6 +532,13 @@ def test_who_stands_by_for_a_refused_order_goes(standing):
     assert gone(pid)
 
 
+def test_a_long_order_is_passed_on_whole(inner, ready):
+    inner.write(test_a='import os\ndef test_a(): assert len(os.environ["LONG"]) == 20_000')
+    child = ready.run("test_a.py", env={"LONG": "\N{CYRILLIC SMALL LETTER YA}" * 20_000})
+    assert child.code == 0, child
+    assert list(child.outcomes().values()) == ["passed"]
+
+
 def test_to_stand_by_may_be_refused(inner, zygote):
     inner.write(test_a="def test_a(): pass")
     started = zygote()

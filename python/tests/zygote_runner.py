@@ -81,7 +81,7 @@ class Zygote:
             **more,
         }
         fds = [child.out.fileno(), child.err.fileno(), child.writing, child.report.fileno(), *joins]
-        socket.send_fds(self.socket, [json.dumps(order).encode()], fds)
+        socket.send_fds(self.socket, [json.dumps(order, ensure_ascii=False).encode()], fds)
         os.close(child.writing)
         self._until(lambda: child.pid is not None or child.refused is not None)
         return child

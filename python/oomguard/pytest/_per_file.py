@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import re
 
 import pytest
 
@@ -20,8 +19,8 @@ def adapt(config: pytest.Config) -> None:
     """
     config.option.xmlpath = None
     if config.option.basetemp is not None and config.args:
-        file = config.args[0].partition("::")[0]
-        name = re.sub(r"[^\w.-]+", "-", os.path.relpath(file, config.rootpath))
-        folder = pathlib.Path(config.option.basetemp, name)
+        # Its own comes behind those of the settings.
+        file = pathlib.Path(os.path.relpath(config.args[-1].partition("::")[0], config.rootpath))
+        folder = pathlib.Path(config.option.basetemp, *(part for part in file.parts if part != os.pardir))
         folder.parent.mkdir(parents=True, exist_ok=True)
         config.option.basetemp = str(folder)

@@ -129,7 +129,10 @@ class Server:
             if child is not None:
                 child.kill()
             raise ValueError(why)
-        if child is None or not child.take(order, packet):
+        if child is not None and not child.take(order, packet):
+            child.kill()
+            child = None
+        if child is None:
             child = self._fork(order.id, None)
             if child is None:
                 if why := _child.enter(order.joins, order.oom_score_adj):
@@ -149,17 +152,11 @@ class Server:
             theirs.close()
             raise
         if child is None:
-            ours.close()
-            why = _child.enter(wanted.joins, wanted.oom_score_adj)
-            _close(wanted.joins)
-            received = theirs.receive()
-            if received is None:
-                os._exit(0)  # the zygote is gone
-            theirs.close()
-            order = Order.read(*received)
-            if why:
-                _child.fail(order, why)
-            return order
+            try:
+                ours.close()
+                return _order_of(theirs, wanted)
+            except BaseException:
+                os._exit(_child.FAILED)  # nothing of the zygote's is this process's to do
         theirs.close()
         _close(wanted.joins)
         return None
@@ -206,6 +203,20 @@ class Server:
         for child in self._children.values():
             os.waitpid(child.pid, 0)
         os._exit(0)
+
+
+def _order_of(channel: Channel, wanted: Standby) -> Order:
+    """In a child that stands by: enters its cgroups and waits."""
+    why = _child.enter(wanted.joins, wanted.oom_score_adj)
+    _close(wanted.joins)
+    received = channel.receive()
+    if received is None:
+        os._exit(0)  # the zygote is gone
+    channel.close()
+    order = Order.read(*received)
+    if why:
+        _child.fail(order, why)
+    return order
 
 
 def resident() -> int:

@@ -66,10 +66,12 @@ class Own:
 
 def warm_up() -> str:
     """Some 0.1 s; what pytest has written. Nobody's plugins, options or conftest have part in it, and nothing of it is
-    left but what is warm.
+    left but what is warm. Where coverage is measured already it would be, too: then nothing is done.
     """
+    if "coverage" in sys.modules:
+        return ""
     path, cached = list(sys.path), set(sys.path_importer_cache)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(sys, "dont_write_bytecode", True):
         file = pathlib.Path(folder, f"{MODULE}.py")
         file.write_text(TESTS)
         try:

@@ -10,7 +10,6 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use oomguard_core::Instant;
 use oomguard_sys::cgroup::Parent;
 use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::spawn::{Session, Spawn, Stream};
@@ -75,9 +74,8 @@ pub fn keep(cli: &cli::Keep) -> Result<u8, Error> {
         return Ok(0);
     }
     let place = Place::probe(cli.place.cgroup_parent.as_deref());
-    let deadline = clock::now().after(DEATH);
     if let Some(parent) = place.parent {
-        end_leaves(&parent, &cli.prefix, deadline);
+        end_leaves(&parent, &cli.prefix);
         // Others may share it.
         let _ = parent.remove();
     }
@@ -93,7 +91,9 @@ pub fn keep(cli: &cli::Keep) -> Result<u8, Error> {
     Ok(0)
 }
 
-fn end_leaves(parent: &Parent, prefix: &str, deadline: Instant) {
+/// Ends who is in the cgroups that begin with `prefix`, and removes them.
+pub fn end_leaves(parent: &Parent, prefix: &str) {
+    let deadline = clock::now().after(DEATH);
     for name in parent.leaves().unwrap_or_default().into_iter().filter(|name| name.starts_with(prefix)) {
         let Ok(leaf) = parent.leaf(&name) else { continue };
         while leaf.is_populated().unwrap_or(false) && clock::now() < deadline {

@@ -106,7 +106,7 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     let mut runner = Runner::new(plan, dir, enforcement, gpus);
     runner.begin(&mut guard)?;
     guard.guard(&mut runner)?;
-    runner.end();
+    runner.end(guard.parent.as_ref());
     keeper.dismiss();
     remember(history, &runner, &state, &mut guard);
     let covered = cover::report(&python, &runner.coverage, &options)?;
@@ -223,6 +223,9 @@ fn sinks(
         sinks.add(SuiteTerminal::new(wants));
     }
     if let Some(path) = junitxml {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, &error))?;
+        }
         sinks.add(Junit::open(path)?);
     }
     if let Some(path) = &cli.report {

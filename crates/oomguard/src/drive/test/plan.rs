@@ -134,6 +134,7 @@ impl Plan {
             Some(text) => Some(words(text)?),
             None => settings.command.clone(),
         };
+        let is_pytest = command.is_none();
         let isolation = cli.isolation.or(settings.isolation).unwrap_or(Isolation::Auto);
         let timeout = cli.timeout.map(Some).or(settings.timeout).flatten();
         let preload = crate::suite::preload(&suite.files, &suite.roots);
@@ -144,7 +145,7 @@ impl Plan {
             command,
             pytest: pytest_args(cli),
             options: suite.options,
-            junitxml: cli.junitxml.clone().or(suite.junitxml),
+            junitxml: cli.junitxml.clone().or(suite.junitxml.filter(|_| is_pytest)),
             paths: cli.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             preload,
             env: shared_env(jobs, cores, &|name| std::env::var(name).ok()),

@@ -9,7 +9,6 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Bytes, Instant};
-use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::beats::Beats;
@@ -43,7 +42,6 @@ pub struct Slot {
     pub gpu: Option<Held>,
     /// Why it could not be started.
     pub error: Option<String>,
-    /// In memory: a disk would be asked for a file that is gone a moment later.
     details: File,
     pipe: OwnedFd,
     /// Until it has been started.
@@ -72,7 +70,7 @@ impl Slot {
     ) -> io::Result<Slot> {
         let stem = format!("{number:04}-{}", readable(name));
         let log = dir.join(format!("{stem}.log"));
-        let details = File::from(memfd_create(c"oomguard-details", MemfdFlags::CLOEXEC)?);
+        let details = nameless(&dir.join(format!("{stem}.details")))?;
         let (pipe, beats) = pipe_with(PipeFlags::CLOEXEC)?;
         rustix::io::ioctl_fionbio(&pipe, true)?;
         let streams = Streams { output: create(&log)?, details: details.try_clone()?, beats };
@@ -99,6 +97,11 @@ impl Slot {
     /// What the child is to be given; only once.
     pub fn take_streams(&mut self) -> Option<Streams> {
         self.streams.take()
+    }
+
+    /// The child could not be started with them.
+    pub fn put_back(&mut self, streams: Streams) {
+        self.streams = Some(streams);
     }
 
     /// Reads what has come; whether more can come.
@@ -128,6 +131,13 @@ impl AsFd for Slot {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
     }
+}
+
+/// A file that nobody else finds, and that is gone with us.
+fn nameless(path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    std::fs::remove_file(path)?;
+    Ok(file)
 }
 
 fn create(path: &Path) -> io::Result<File> {

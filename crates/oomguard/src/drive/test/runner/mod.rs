@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oomguard_core::{Bytes, Cause, Enforcement, Event, Exit, Input, Instant, JobId, Urgency};
-use oomguard_sys::cgroup::Leaf;
+use oomguard_sys::cgroup::{Leaf, Parent};
 use oomguard_sys::clock;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::SpawnError;
@@ -24,6 +24,7 @@ use oomguard_sys::wait::{Interest, Received};
 use super::super::{Begun, Guard, Hand, VERB_TOKENS, Verb};
 use super::cover;
 use super::gpu::Gpus;
+use super::keeper;
 use super::plan::Plan;
 use super::queue::Queue;
 use super::slot::Slot;
@@ -159,8 +160,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Lets the zygote go and removes what was made for it.
-    pub fn end(&mut self) {
+    /// Lets the zygote go and removes what was made for it, and for files that it did not come to.
+    pub fn end(&mut self, parent: Option<&Parent>) {
         if let Nursery::Starting(zygote, _) | Nursery::Ready(zygote, _) =
             std::mem::replace(&mut self.nursery, Nursery::None)
         {
@@ -170,6 +171,9 @@ impl Runner {
         if let Some(leaf) = self.zygote_leaf.take() {
             let _ = leaf.kill();
             let _ = leaf.remove();
+        }
+        if let Some(parent) = parent {
+            keeper::end_leaves(parent, &leaf_name(""));
         }
     }
 

@@ -257,7 +257,8 @@ impl Runner {
         if !can_fork(case) {
             return None;
         }
-        let Streams { output, details, beats } = slot.take_streams()?;
+        let streams = slot.take_streams()?;
+        let Streams { output, details, beats } = &streams;
         let mut env =
             BTreeMap::from([(MARK.to_owned(), Some(format!("{}-{}", std::process::id(), slot.id)))]);
         env.extend(case.vram_env.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
@@ -276,6 +277,7 @@ impl Runner {
             streams: [output.as_fd(), output.as_fd(), beats.as_fd(), details.as_fd()],
         };
         if zygote.fork(&child).is_err() {
+            slot.put_back(streams);
             return None;
         }
         slot.isolation = depth;
