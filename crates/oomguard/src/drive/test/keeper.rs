@@ -95,11 +95,17 @@ pub fn keep(cli: &cli::Keep) -> Result<u8, Error> {
 pub fn end_leaves(parent: &Parent, prefix: &str) {
     let deadline = clock::now().after(DEATH);
     for name in parent.leaves().unwrap_or_default().into_iter().filter(|name| name.starts_with(prefix)) {
-        let Ok(leaf) = parent.leaf(&name) else { continue };
-        while leaf.is_populated().unwrap_or(false) && clock::now() < deadline {
-            let _ = leaf.kill();
+        // One whose last process has just died stays busy for a moment, on a busy machine for longer.
+        while let Ok(leaf) = parent.leaf(&name) {
+            if leaf.is_populated().unwrap_or(false) {
+                let _ = leaf.kill();
+            } else if leaf.remove().is_ok() {
+                break;
+            }
+            if clock::now() >= deadline {
+                break;
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
-        let _ = leaf.remove();
     }
 }
