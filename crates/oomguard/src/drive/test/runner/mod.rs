@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use oomguard_core::{Bytes, Cause, Enforcement, Event, Exit, Input, Instant, JobId, Urgency};
-use oomguard_sys::cgroup::{Leaf, Parent};
+use oomguard_sys::cgroup::Parent;
 use oomguard_sys::clock;
 use oomguard_sys::process::Signal;
 use oomguard_sys::spawn::SpawnError;
@@ -67,7 +67,6 @@ pub struct Runner {
     nursery: Nursery,
     /// Who waits for an order, the longest first.
     standbys: VecDeque<Standby>,
-    zygote_leaf: Option<Leaf>,
     /// Where logs go.
     dir: PathBuf,
     /// How often each file was run.
@@ -109,7 +108,6 @@ impl Runner {
             attempts: vec![0; plan.cases.len()],
             covers: plan.command.is_none() && cover::is_wanted(&plan.options),
             standbys: VecDeque::new(),
-            zygote_leaf: None,
             numbers: 0,
             leaves: 0,
             failed_tests: 0,
@@ -142,7 +140,7 @@ impl Runner {
             return Ok(());
         }
         let name = leaf_name("zygote");
-        self.zygote_leaf = guard.parent.as_ref().and_then(|parent| parent.leaf(&name).ok());
+        let leaf = guard.parent.as_ref().and_then(|parent| parent.leaf(&name).ok());
         let log = self.dir.join("zygote.log");
         let file = File::create_new(&log).map_err(|error| Error::io("create", &log, &error))?;
         let wanted = Wanted {
@@ -153,8 +151,8 @@ impl Runner {
             depth: "auto",
         };
         let env = self.environment(&BTreeMap::new());
-        let leaf = self.zygote_leaf.as_ref();
-        let zygote = Zygote::start(&self.plan.python, &wanted, &env, &self.plan.cwd, leaf, file.into())?;
+        let zygote =
+            Zygote::start(&self.plan.python, &wanted, &env, &self.plan.cwd, leaf.as_ref(), file.into())?;
         guard.poller.add(zygote.as_fd(), Interest::Read, ZYGOTE);
         self.nursery = Nursery::Starting(zygote, clock::now().after(ZYGOTE_PATIENCE));
         Ok(())
@@ -166,11 +164,6 @@ impl Runner {
             std::mem::replace(&mut self.nursery, Nursery::None)
         {
             zygote.end();
-        }
-        self.standbys.drain(..).for_each(Standby::dismiss);
-        if let Some(leaf) = self.zygote_leaf.take() {
-            let _ = leaf.kill();
-            let _ = leaf.remove();
         }
         if let Some(parent) = parent {
             keeper::end_leaves(parent, &leaf_name(""));
