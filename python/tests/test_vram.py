@@ -65,8 +65,10 @@ def test_cuda_is_not_begun_for_the_sake_of_giving_back(monkeypatch):
     assert cuda.emptied == 0
 
 
+# What it gives back the driver knows at once, as it does of real memory.
 WORKER = """
-import os, pathlib, sys, time, types, oomguard
+import fcntl, json, os, pathlib, sys, time, types, oomguard
+DRIVER = pathlib.Path(os.environ["LD_LIBRARY_PATH"])
 name = os.environ.get("OOMGUARD_WORKER", "0")
 class Cuda(types.ModuleType):
     cached = 5 << 30
@@ -74,6 +76,16 @@ class Cuda(types.ModuleType):
     def device_count(self): return 1
     def memory_reserved(self, device): return self.cached
     def empty_cache(self):
+        with open(DRIVER / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            said = json.loads((DRIVER / "fake-nvml.json").read_text())
+            (card,) = said["devices"]
+            for holder in card["compute"]:
+                if holder["pid"] == os.getpid():
+                    card["used"] -= holder["used"] - (1 << 30)
+                    holder["used"] = 1 << 30
+            (DRIVER / "lower").write_text(json.dumps(said))
+            os.rename(DRIVER / "lower", DRIVER / "fake-nvml.json")
         self.cached = 0
         pathlib.Path(f"emptied-{name}").touch()
 sys.modules["torch"] = torch = types.ModuleType("torch")
@@ -147,7 +159,6 @@ def test_a_job_over_its_vram_limit_gives_back_and_is_not_braked(tmp_path):
         pid = pid_of(tmp_path, "0")
         driver.says({pid: 5})
         wait_until((tmp_path / "emptied-0").exists, "torch's cache was given back")
-        driver.says({pid: 1})
         wait_until(lambda: "relieved" in names(told), "the guard knows")
         (tmp_path / "stop").touch()
         assert run.wait(DEADLINE) == 0, told.read_text()
@@ -174,7 +185,6 @@ def test_all_on_a_short_gpu_give_back_before_anybody_goes(tmp_path):
         driver.says({first: 9, second: 6})
         for name in "12":
             wait_until((tmp_path / f"emptied-{name}").exists, f"worker {name} gave back")
-        driver.says({first: 3, second: 2})
         wait_until(lambda: "vram-enough" in names(told), "there is enough again")
         (tmp_path / "stop").touch()
         assert up.wait(DEADLINE) == 0, told.read_text()

@@ -364,6 +364,7 @@ impl Engine {
             // An answer is worth a line; what a worker does of its own accord is not.
             Word::Relieved(freed) => {
                 if std::mem::take(&mut job.owes_relief) {
+                    job.gave_back = Some(now);
                     // It may be enough to take a request back.
                     self.look_at = now;
                     self.say(Event::Relieved { job: id, freed });

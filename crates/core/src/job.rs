@@ -95,6 +95,8 @@ pub struct Job {
     pub(crate) relieved: bool,
     /// Asked to give back caches, and has not said yet what that brought.
     pub(crate) owes_relief: bool,
+    /// When it last said that, having been asked.
+    pub(crate) gave_back: Option<Instant>,
     /// Asked to stop its present work, and why.
     pub(crate) asked: Option<Cause>,
     /// Why it is being ended; the first cause stands.
@@ -143,6 +145,7 @@ impl Job {
             leak: LeakWatch::default(),
             relieved: false,
             owes_relief: false,
+            gave_back: None,
             asked: None,
             cause: None,
             exit: None,

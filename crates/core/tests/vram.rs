@@ -93,6 +93,27 @@ fn relief_alone_may_be_enough() {
 }
 
 #[test]
+fn what_was_read_before_a_job_gave_back_does_not_brake_it() {
+    for reserve in [None, Some(Amount::Bytes(Bytes::gib(12)))] {
+        let mut world = machine(1, reserve);
+        let policy = if reserve.is_none() { limited(Amount::Bytes(Bytes::gib(4))) } else { worker(CG2) };
+        let on = OnGpu { cache: Bytes::gib(3), ..OnGpu::holds(0, Bytes::mib(5120)) };
+        let job = world.add(policy, steady().promises().on_gpu(on));
+        world.until(secs(10), "relief", |e| matches!(e, Event::VramRelieve { .. }));
+        world.slots_gpu(job, OnGpu::holds(0, Bytes::gib(2)));
+        let read = world.now;
+        world.until(secs(2), "answer", |e| matches!(e, Event::Relieved { .. }));
+        assert!(world.now > read);
+        let memory = Reading::Known(DeviceMemory { total: Bytes::gib(16), free: Bytes::gib(11) });
+        let devices = [DeviceSample { device: DeviceId(0), memory }];
+        let held = [HeldSample { job, device: DeviceId(0), used: Reading::Known(Bytes::gib(5)) }];
+        world.input(Input::Vram(read, &devices, &held));
+        world.run_for(secs(20));
+        assert_eq!(world.story.stages(job), ["start", "relieve"], "{}", world.story);
+    }
+}
+
+#[test]
 fn asked_in_vain_it_is_told_to_stop() {
     let mut world = machine(1, None);
     let grows = OnGpu::grows(0, Bytes::gib(1), Bytes::mib(500));

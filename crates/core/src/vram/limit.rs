@@ -1,7 +1,7 @@
 //! How one job is held to what it may hold of a GPU: relief first, then asking, then SIGTERM and its grace.
 //!
 //! The driver's memory cannot be put under a wall, and exceeding a limit hurts nobody at once: there is always time for
-//! the grace. Judges by a reading that is fresh; where there is none, nothing happens.
+//! the grace. Judges by a reading that is fresh, and that began after the job gave back; where there is none, nothing happens.
 
 use super::Holding;
 use crate::clock::Instant;
@@ -18,8 +18,8 @@ const RELIEVED: u64 = 70;
 const CALM: u64 = 90;
 
 impl Engine {
-    /// Judges one job by what it was just read to hold.
-    pub(super) fn hold_to_vram_limit(&mut self, now: Instant, id: JobId) {
+    /// Judges one job by what it was just read to hold, by a reading that began at `at`.
+    pub(super) fn hold_to_vram_limit(&mut self, now: Instant, at: Instant, id: JobId) {
         let job = &self.jobs[id.index()];
         let Some(Holding { device, used, limit: Some(limit) }) = job.gpus.worst else {
             // Without a limit, or without a reading, nobody is over it.
@@ -39,7 +39,7 @@ impl Engine {
             self.relieve_vram(id, device, used);
         }
         if used > limit {
-            return self.is_over_vram_limit(now, id);
+            return self.is_over_vram_limit(now, at, id);
         }
         let job = self.job(id);
         job.gpus.over = None;
@@ -51,11 +51,11 @@ impl Engine {
 
     /// A job that listens has time to give back and then to stop by itself; whatever else it has been asked for
     /// meanwhile, that time ends.
-    fn is_over_vram_limit(&mut self, now: Instant, id: JobId) {
+    fn is_over_vram_limit(&mut self, now: Instant, at: Instant, id: JobId) {
         let job = self.job(id);
         let waited = now.since(*job.gpus.over.get_or_insert(now));
         let longest = VRAM_RELIEF_WAIT.saturating_add(job.policy.prune_patience.saturating_mul(2));
-        if job.checks && job.owes_relief && waited < VRAM_RELIEF_WAIT {
+        if job.checks && job.may_give_back_yet(at) && waited < VRAM_RELIEF_WAIT {
             return;
         }
         if job.checks && job.asked.is_none() {

@@ -16,7 +16,7 @@ use crate::effect::JobId;
 use crate::engine::Engine;
 use crate::event::{Cause, Event, Pause, Vram};
 use crate::forecast::Growth;
-use crate::job::Phase;
+use crate::job::{Job, Phase};
 use crate::policy::VRAM_FRESH;
 use crate::sample::{DeviceId, DeviceMemory, DeviceSample, HeldSample, Reading, Why};
 use crate::units::Bytes;
@@ -232,7 +232,7 @@ impl Engine {
         }
         for id in self.ids() {
             self.say_unknown_holding(id);
-            self.hold_to_vram_limit(now, id);
+            self.hold_to_vram_limit(now, at, id);
             self.has_vram_come_back(now, at, id);
         }
         self.find_stuck(now);
@@ -352,6 +352,13 @@ impl Engine {
             self.act(crate::effect::Effect::Relieve(id));
             self.say(Event::VramRelieve { job: id, device, used });
         }
+    }
+}
+
+impl Job {
+    /// It was asked to give back, and what was read at `at` cannot show yet what that brought.
+    fn may_give_back_yet(&self, at: Instant) -> bool {
+        self.owes_relief || self.gave_back.is_some_and(|then| at < then)
     }
 }
 

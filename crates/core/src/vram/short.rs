@@ -48,7 +48,7 @@ impl Engine {
                 self.say(Event::VramEnough { device: id, free: memory.free });
                 return self.let_go(id, stage);
             }
-            Stage::Relieving(since) if at < since || self.is_awaited(now, id, since) => stage,
+            Stage::Relieving(since) if at < since || self.is_awaited(now, at, id, since) => stage,
             Stage::Acting(victim) if self.has_time(victim) => stage,
             _ if self.is_on_the_way_out(id) => stage,
             Stage::Acting(victim) if self.was_in_vain(victim) && self.holds(victim, id) => {
@@ -89,10 +89,11 @@ impl Engine {
         Stage::Relieving(now)
     }
 
-    /// Somebody who was asked has not answered yet, and may still.
-    fn is_awaited(&self, now: Instant, id: DeviceId, since: Instant) -> bool {
+    /// Somebody who was asked has not answered yet, and may still, or did after the reading began.
+    fn is_awaited(&self, now: Instant, at: Instant, id: DeviceId, since: Instant) -> bool {
         let owes = |job: JobId| {
-            self.jobs.get(job.index()).is_some_and(|job| job.owes_relief && job.phase == Phase::Running)
+            let job = self.jobs.get(job.index()).filter(|job| job.phase == Phase::Running);
+            job.is_some_and(|job| job.may_give_back_yet(at))
         };
         now.since(since) < VRAM_RELIEF_WAIT && self.gpus.holders(id).any(|(job, ..)| owes(job))
     }
