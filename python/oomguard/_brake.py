@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from oomguard import _core
-from oomguard._errors import Interrupted, MemoryCritical, StopRequested, gb
+from oomguard._errors import Interrupted, MemoryCritical, StopRequested, gb, vram_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,6 +39,10 @@ def raise_stop(context: str = "", threshold: int | None = None, over: tuple[int,
     """
     from oomguard import _relief
 
+    if _core.take_report():
+        from oomguard import _vram
+
+        _vram.report()
     due = _core.take_relief()
     relieved = due is not None and bool(_relief.carry_out(due).steps)  # none: another thread is at it
     seen = _core.snapshot()
@@ -47,9 +51,9 @@ def raise_stop(context: str = "", threshold: int | None = None, over: tuple[int,
         time.sleep(SECOND_THOUGHT)
         seen = _core.snapshot()
     if seen.stop == "terminate":
-        raise StopRequested(context, seen.cause or "requested", seen.available)
+        raise StopRequested(context, seen.cause or "requested", seen.available, vram=vram_of(seen))
     if seen.stop == "prune":
-        raise MemoryCritical(context, seen.cause or "reserve", seen.available)
+        raise MemoryCritical(context, seen.cause or "reserve", seen.available, vram=vram_of(seen))
     limit = seen.reserve if threshold is None else threshold
     short = not seen.guarded and seen.available is not None and seen.available < limit
     if not short and over is None:

@@ -33,7 +33,9 @@ __all__ = [
     "snapshot",
     "stop_requested",
     "take_relief",
+    "take_report",
     "trim",
+    "vram_wanted",
 ]
 
 __version__: Final[str]
@@ -106,6 +108,15 @@ class Snapshot:
         """
         Why the guard wants that, in its words.
         """
+    @property
+    def gpu(self, /) -> str | None:
+        """
+        Which GPU that is about, if it is about one; what this job held of it, and what it may hold.
+        """
+    @property
+    def gpu_limit(self, /) -> int | None: ...
+    @property
+    def gpu_usage(self, /) -> int | None: ...
     @property
     def guard_pid(self, /) -> int | None:
         """
@@ -349,8 +360,18 @@ def take_relief() -> tuple[int | None, float] | None:
     Whoever gets it does the rest; it is given once.
     """
 
+def take_report() -> bool:
+    """
+    Takes the request to tell what this process holds of GPUs, if there is one. Whoever gets `True` does it.
+    """
+
 def trim() -> int | None:
     """
     Gives freed heap back to the kernel (malloc_trim), without the GIL. Returns the bytes that the resident set fell by,
     None where the allocator has no such call.
+    """
+
+def vram_wanted() -> bool:
+    """
+    Whether the guard wants to be told what this process holds of GPUs: no driver tells it.
     """

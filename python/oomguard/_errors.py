@@ -19,6 +19,8 @@ class MemoryCritical(BaseException):
         available: Available memory in bytes when it was raised, ``None`` if unknown.
         threshold: The threshold in bytes that was crossed, ``None`` where the guard decided.
         usage: What this process held in bytes, where that crossed the threshold; else ``None``.
+        vram: With cause ``vram`` under a guard: ``VRAM of GPU 0 (NVIDIA T4): 5.0 GB of 4.0 GB``, what this job held of
+            which GPU and its limit there; else ``None``.
     """
 
     def __init__(
@@ -28,20 +30,22 @@ class MemoryCritical(BaseException):
         available: int | None = None,
         threshold: int | None = None,
         usage: int | None = None,
+        vram: str | None = None,
     ) -> None:
         self.context = context
         self.cause = cause
         self.available = available
         self.threshold = threshold
         self.usage = usage
-        super().__init__(context, cause, available, threshold, usage)
+        self.vram = vram
+        super().__init__(context, cause, available, threshold, usage, vram)
 
     def __str__(self) -> str:
         where = f" [{self.context}]" if self.context else ""
         held = "" if self.usage is None else f", this process holds {gb(self.usage)}"
         known = "" if self.available is None else f", {gb(self.available)} available"
         below = "" if self.threshold is None else f", threshold {gb(self.threshold)}"
-        return f"stop to give memory back{where}: {self.cause}{held}{known}{below}"
+        return f"stop to give memory back{where}: {self.vram or self.cause}{held}{known}{below}"
 
 
 class StopRequested(MemoryCritical, SystemExit):
@@ -69,12 +73,21 @@ class Interrupted(MemoryCritical):
         elif seen.guarded:
             # The guard may have taken its request back meanwhile. With memory to spare the machine was not short.
             plenty = seen.available is not None and seen.available >= seen.warning
-            super().__init__("", seen.cause or ("limit" if plenty else "reserve"), seen.available)
+            cause = seen.cause or ("limit" if plenty else "reserve")
+            super().__init__("", cause, seen.available, vram=vram_of(seen))
         else:
             super().__init__("", "reserve", seen.available, threshold)
 
     def __reduce__(self) -> tuple[object, ...]:
         return MemoryCritical, self.args, self.__dict__
+
+
+def vram_of(seen: _core.Snapshot) -> str | None:
+    """What the guard's request is about, if it is about a GPU."""
+    if seen.gpu is None or seen.gpu_usage is None:
+        return None
+    limit = "" if seen.gpu_limit is None else f" of {gb(seen.gpu_limit)}"
+    return f"VRAM of {seen.gpu}: {gb(seen.gpu_usage)}{limit}"
 
 
 def gb(size: int) -> str:

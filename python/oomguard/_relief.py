@@ -173,6 +173,10 @@ def carry_out(done: tuple[int | None, float] | None) -> Relief:
         _tried = time.monotonic()
     logger().info("Memory is short: %s", relief)
     _core.notify(f"X_OOMGUARD_RELIEVED={relief.freed}")
+    if _core.vram_wanted():
+        from oomguard import _vram
+
+        _vram.report()
     return relief
 
 

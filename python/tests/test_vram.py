@@ -103,21 +103,21 @@ class Driver:
     """NVIDIA's library, and what it says."""
 
     def __init__(self, folder: pathlib.Path) -> None:
+        self.folder = folder / "driver"
+        self.folder.mkdir()
         places = [TARGET / "debug" / "libfake_nvml.so", TARGET / "debug" / "deps" / "libfake_nvml.so"]
         built = next((place for place in places if place.exists()), None)
         if built is None:
             absent("fake-nvml", f"`{places[0]}` is not there: cargo build -p fake-nvml")
         if OOMGUARD is None:
             absent("oomguard", "the command `oomguard` is not installed")
-        self.folder = folder / "driver"
-        self.folder.mkdir()
         shutil.copy(built, self.folder / "libnvidia-ml.so.1")
         self.says({})
 
-    def says(self, held: dict[int, int]) -> None:
-        """Each process holds so many GiB of the one card of 16."""
+    def says(self, held: dict[int, int], hidden: int = 0) -> None:
+        """Each process holds so many GiB of the one card of 16, and some that are not shown ``hidden`` GiB."""
         compute = [{"pid": pid, "used": gib * GIB} for pid, gib in held.items()]
-        used = sum(held.values()) * GIB
+        used = (sum(held.values()) + hidden) * GIB
         card = {"uuid": "GPU-00", "name": "NVIDIA T", "total": 16 * GIB, "used": used, "compute": compute}
         (self.folder / "new").write_text(json.dumps({"driver": "550.54.15", "devices": [card]}))
         (self.folder / "new").rename(self.folder / "fake-nvml.json")
@@ -194,3 +194,96 @@ def test_all_on_a_short_gpu_give_back_before_anybody_goes(tmp_path):
     asked = {event["worker"] for event in events(told) if event["event"] == "vram-relieve"}
     assert asked == {"worker-1", "worker-2"}
     assert not BRAKES & set(names(told)), told.read_text()
+
+
+# Torch as far as it tells what it holds: as many GiB of a card of 16 as a file says.
+TELLS = """
+import os, pathlib, sys, time, types, oomguard
+held = lambda: int(pathlib.Path("held").read_text()) << 30
+class Cuda(types.ModuleType):
+    def is_initialized(self): return True
+    def device_count(self): return 2
+    def memory_reserved(self, device): return held() if device == 0 else 0
+    def empty_cache(self): pass
+    def mem_get_info(self, device):
+        assert device == 0, "a device that nobody uses is not woken"
+        return (16 << 30) - held(), 16 << 30
+    def get_device_properties(self, device): return types.SimpleNamespace(name="NVIDIA T", uuid="00")
+sys.modules["torch"] = torch = types.ModuleType("torch")
+torch.cuda = sys.modules["torch.cuda"] = Cuda("torch.cuda")
+torch.version = types.SimpleNamespace(hip=None)
+oomguard.check()
+"""
+CHECKS = TELLS + """
+try:
+    while True:
+        oomguard.check()
+        time.sleep(0.01)
+except oomguard.MemoryCritical:
+    sys.exit(1)
+"""
+TRIAL = TELLS + """
+import json, optuna
+from oomguard.optuna import check_memory
+def objective(trial):
+    while True:
+        check_memory(trial, "epoch 3")
+        time.sleep(0.01)
+study = optuna.create_study()
+study.optimize(objective, n_trials=1)
+pathlib.Path("attrs").write_text(json.dumps(study.trials[0].user_attrs))
+"""
+
+
+def holds(folder: pathlib.Path, gib: int) -> None:
+    (folder / "new").write_text(str(gib))
+    (folder / "new").rename(folder / "held")
+
+
+@pytest.mark.parametrize("library", ["none", "hides"])
+def test_where_no_driver_tells_who_holds_what_torch_is_asked(tmp_path, library):
+    driver, told = Driver(tmp_path), tmp_path / "events"
+    if library == "none":
+        for file in driver.folder.iterdir():
+            file.unlink()
+    else:
+        driver.says({}, hidden=3)
+    env = driver.environment(tmp_path) | {"PATH": "/usr/bin:/bin", "CUDA_VISIBLE_DEVICES": "0"}
+    holds(tmp_path, 3)
+    (tmp_path / "worker.py").write_text(CHECKS)
+    command = [OOMGUARD, "run", "--best-effort", "--vram-limit", "4GiB", "--json", "--", sys.executable, "worker.py"]
+    with open(told, "w") as file:
+        run = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=file)
+    try:
+        wait_until(lambda: "vram-known" in names(told), "the worker has told")
+        assert not BRAKES & set(names(told)), told.read_text()
+        holds(tmp_path, 5)
+        run.wait(DEADLINE)
+    finally:
+        run.kill()
+        run.wait()
+    brake = next(event for event in events(told) if event["event"] == "vram-brake")
+    assert (brake["used"], brake["limit"], brake["gpu"]) == (5 * GIB, 4 * GIB, "GPU 0 (NVIDIA T)"), told.read_text()
+    assert names(told).index("vram-relieve") < names(told).index("vram-brake"), told.read_text()
+
+
+def test_a_trial_pruned_in_its_process_says_which_gpu_it_was(tmp_path):
+    driver = Driver(tmp_path)
+    (tmp_path / "worker.py").write_text(TRIAL)
+    holds(tmp_path, 5)
+    driver.says({}, hidden=6)
+    command = [OOMGUARD, "run", "--best-effort", "--vram-limit", "4GiB", "--", sys.executable, "worker.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=driver.environment(tmp_path), capture_output=True, timeout=DEADLINE)
+    assert done.returncode == 0, done.stderr.decode()
+    attrs = json.loads((tmp_path / "attrs").read_text())
+    assert attrs["kill_reason"] == "OOM prevention [epoch 3: VRAM of GPU 0 (NVIDIA T): 5.0 GB of 4.0 GB]"
+    assert attrs["oom_cause"] == "vram"
+
+
+def test_torch_tells_no_guard_that_does_not_ask(monkeypatch):
+    said = []
+    monkeypatch.setattr(oomguard._core, "notify", lambda text: said.append(text) or True)
+    cuda = with_torch(monkeypatch, started=True)
+    oomguard.relieve()
+    assert cuda.emptied == 1
+    assert [line.partition("=")[0] for line in said] == ["X_OOMGUARD_RELIEVED"]

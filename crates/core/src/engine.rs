@@ -205,6 +205,7 @@ impl Engine {
             checks: job.checks,
             frozen: job.frozen,
             vram: job.gpus.worst,
+            vram_brake: job.gpus.braked,
         })
     }
 

@@ -301,4 +301,6 @@ pub struct View {
     pub frozen: bool,
     /// What it holds of the GPU where that counts most: where it is nearest to its limit.
     pub vram: Option<Holding>,
+    /// What it was last braked for, if that was a GPU's memory.
+    pub vram_brake: Option<Holding>,
 }

@@ -76,8 +76,15 @@ pub fn notify(bytes: &[u8]) {
     let (said, ignored) = notify::parse(bytes);
     assert!(said.len() as u64 + ignored <= bytes.len() as u64, "more was heard than said");
     for one in said {
-        if let Said::Status(text) = one {
-            assert!(text.chars().count() <= notify::LONGEST_STATUS && !text.contains('\n'));
+        match one {
+            Said::Status(text) => {
+                assert!(text.chars().count() <= notify::LONGEST_STATUS && !text.contains('\n'));
+            }
+            Said::Vram(told) => {
+                assert!(told.used <= told.total && told.free <= told.total && told.place < notify::MOST_GPUS);
+                assert!(told.name.chars().all(|letter| letter.is_ascii() && !letter.is_ascii_control()));
+            }
+            Said::Word(_) => {}
         }
     }
 }

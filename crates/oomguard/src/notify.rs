@@ -17,6 +17,10 @@ use crate::error::Error;
 const LONGEST: usize = 8192;
 /// The longest status that is kept, in characters.
 pub(crate) const LONGEST_STATUS: usize = 500;
+/// Nobody sees so many GPUs.
+pub(crate) const MOST_GPUS: u16 = 64;
+/// The longest name of one.
+const LONGEST_NAME: usize = 64;
 /// Datagrams read at a time, so that a flood does not keep the guard from guarding.
 const AT_A_TIME: usize = 256;
 
@@ -27,6 +31,46 @@ pub enum Said {
     Word(Word),
     /// `STATUS=`, at most 500 characters, otherwise as it came: escape it before showing it.
     Status(String),
+    /// `X_OOMGUARD_VRAM=`, what torch holds of a GPU in this process.
+    Vram(TorchVram),
+}
+
+/// What a worker's torch says of one GPU: `PLACE UUID HELD FREE TOTAL NAME`, bytes, `-` without a UUID.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TorchVram {
+    /// Its place among those that the worker may use.
+    pub place: u16,
+    /// `GPU-...`; empty where torch does not say it.
+    pub uuid: String,
+    /// What people call it: printable ASCII, short.
+    pub name: String,
+    /// Held by torch's allocator in this process: what CUDA itself needs there (some 500 MB) comes on top.
+    pub used: Bytes,
+    /// Left on the device, whoever holds the rest.
+    pub free: Bytes,
+    /// All of the device.
+    pub total: Bytes,
+}
+
+impl TorchVram {
+    fn parse(text: &str) -> Option<TorchVram> {
+        let mut words = text.splitn(6, ' ');
+        let place = words.next()?.parse().ok().filter(|place| *place < MOST_GPUS)?;
+        let uuid = words.next()?;
+        let is_uuid = |text: &&str| {
+            let known = text.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
+            known && (1..=LONGEST_NAME).contains(&text.len())
+        };
+        let uuid = if uuid == "-" { "" } else { Some(uuid).filter(is_uuid)? }.to_owned();
+        let mut bytes = || words.next()?.parse().ok().map(Bytes);
+        let (used, free, total) = (bytes()?, bytes()?, bytes()?);
+        if total == Bytes::ZERO || free > total || used > total {
+            return None;
+        }
+        let shown = |letter: &char| letter.is_ascii_graphic() || *letter == ' ';
+        let name = words.next().unwrap_or_default().chars().filter(shown).take(LONGEST_NAME).collect();
+        Some(TorchVram { place, uuid, name, used, free, total })
+    }
 }
 
 /// What was said and by whom.
@@ -147,6 +191,7 @@ fn parse_line(line: &str) -> Option<Said> {
     let (key, value) = line.split_once('=')?;
     let word = match (key, value.trim()) {
         ("STATUS", text) => return Some(Said::Status(text.chars().take(LONGEST_STATUS).collect())),
+        ("X_OOMGUARD_VRAM", told) => return TorchVram::parse(told).map(Said::Vram),
         ("READY", "1") => Word::Ready,
         ("STOPPING", "1") => Word::Stopping,
         ("WATCHDOG", "1") => Word::Alive,
@@ -207,6 +252,40 @@ mod tests {
         let relieved = Word::Relieved(Bytes::kib(4));
         let want = [Word::Stopping, Word::Alive, Word::Checkpoint, Word::Checks, relieved].map(Said::Word);
         assert_eq!(parse(all), (want.to_vec(), 0));
+    }
+
+    #[test]
+    fn what_torch_holds_is_understood_whole_or_not_at_all() {
+        let told = |line: &str| parse(format!("X_OOMGUARD_VRAM={line}").as_bytes());
+        let want = TorchVram {
+            place: 1,
+            uuid: "GPU-0a".to_owned(),
+            name: "NVIDIA H200 NVL".to_owned(),
+            used: Bytes(5),
+            free: Bytes(10),
+            total: Bytes(16),
+        };
+        assert_eq!(told("1 GPU-0a 5 10 16 NVIDIA H200 NVL"), (vec![Said::Vram(want.clone())], 0));
+        let bare = TorchVram { uuid: String::new(), name: String::new(), ..want };
+        assert_eq!(told("1 - 5 10 16"), (vec![Said::Vram(bare)], 0));
+        for nonsense in [
+            "",
+            "1",
+            "1 - 5 10",
+            "-1 - 5 10 16",
+            "64 - 5 10 16",
+            "1 - 17 10 16",
+            "1 - 5 17 16",
+            "1 - 0 0 0",
+            "1 a/b 5 10 16",
+            "1 - 5 10 99999999999999999999",
+            "1 - 5 -1 16",
+            "1  5 10 16 x",
+        ] {
+            assert_eq!(told(nonsense), (vec![], 1), "{nonsense}");
+        }
+        let (said, _) = told("0 - 1 1 2 a\x1b[31mb\u{202e}c");
+        assert!(matches!(&said[..], [Said::Vram(it)] if it.name == "a[31mbc"), "{said:?}");
     }
 
     #[test]

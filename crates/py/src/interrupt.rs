@@ -18,6 +18,8 @@ use crate::holes;
 use crate::seat::{self, Who};
 
 static HANDLED: AtomicBool = AtomicBool::new(false);
+/// The main thread has been asked to report, and has not begun.
+static REPORT_QUEUED: AtomicBool = AtomicBool::new(false);
 static POKER: Mutex<Option<Thread>> = Mutex::new(None);
 
 /// The calling thread.
@@ -113,16 +115,33 @@ fn raise_in_others(py: Python<'_>) {
 
 /// Has the main thread run relief as soon as it executes Python code. Whether it was asked.
 pub(crate) fn ask_main_for_relief() -> bool {
+    ask_main(relieve)
+}
+
+/// Has the main thread tell what this process holds of GPUs. Once at a time: its queue has 32 places for all.
+pub(crate) fn ask_main_for_report() {
+    if !REPORT_QUEUED.swap(true, SeqCst) && !ask_main(report) {
+        REPORT_QUEUED.store(false, SeqCst);
+    }
+}
+
+fn ask_main(act: extern "C" fn(*mut c_void) -> c_int) -> bool {
     // With the GIL, or a busy main thread would not notice before something else wakes it (measured: over 1 s).
     Python::try_attach(|_| {
         // SAFETY: a function that lives as long as the process, and no argument.
-        unsafe { ffi::Py_AddPendingCall(Some(relieve), std::ptr::null_mut()) == 0 }
+        unsafe { ffi::Py_AddPendingCall(Some(act), std::ptr::null_mut()) == 0 }
     })
     .unwrap_or(false)
 }
 
 extern "C" fn relieve(_: *mut c_void) -> c_int {
     Python::try_attach(crate::relief::answer);
+    0
+}
+
+extern "C" fn report(_: *mut c_void) -> c_int {
+    REPORT_QUEUED.store(false, SeqCst);
+    Python::try_attach(crate::relief::report);
     0
 }
 
@@ -133,5 +152,6 @@ pub(crate) fn after_fork_in_child() {
     if let Ok(mut poker) = POKER.try_lock() {
         *poker = None;
     }
+    REPORT_QUEUED.store(false, SeqCst);
     seat::after_fork_in_child();
 }

@@ -35,7 +35,7 @@ mod _core {
     #[pymodule_export]
     use super::heap::{forget_peak, peak_resident, resident, trim};
     #[pymodule_export]
-    use super::relief::take_relief;
+    use super::relief::{take_relief, take_report, vram_wanted};
     #[pymodule_export]
     use super::reserve::holds_reserve;
     #[pymodule_export]

@@ -14,6 +14,8 @@ const UNSTARTED: u32 = 1;
 const TERMINATE: u32 = 2;
 /// `FLAGS`: a check should give memory back first.
 const RELIEF: u32 = 4;
+/// `FLAGS`: a check should tell the guard what this process holds of GPUs.
+const REPORT: u32 = 8;
 
 static FLAGS: AtomicU32 = AtomicU32::new(UNSTARTED);
 /// A living guard watches us: its page is what counts.
@@ -129,6 +131,21 @@ pub(crate) fn let_checks_relieve() {
 pub(crate) fn take_relief() -> bool {
     FLAGS.fetch_and(!RELIEF, Relaxed);
     RELIEF_ASKED.swap(false, Relaxed)
+}
+
+/// The next check, or the main thread, tells what this process holds of GPUs.
+pub(crate) fn ask_report() {
+    FLAGS.fetch_or(REPORT, Relaxed);
+}
+
+/// Whether that was asked for and is not done.
+pub(crate) fn report_is_due() -> bool {
+    FLAGS.load(Relaxed) & REPORT != 0
+}
+
+/// Takes the request: whoever gets `true` does it.
+pub(crate) fn take_report() -> bool {
+    FLAGS.fetch_and(!REPORT, Relaxed) & REPORT != 0
 }
 
 /// Which process this is, counted in forks.

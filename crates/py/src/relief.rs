@@ -1,5 +1,6 @@
 //! Giving memory back before the brake has to: freed heap first, without the GIL; then, when the interpreter answers, what
-//! `oomguard/_relief.py` does.
+//! `oomguard/_relief.py` does. And telling a guard that cannot see it what is held of GPUs, which nobody but the
+//! interpreter can say either.
 //!
 //! Decides when to ask again. Never runs Python code but in the main thread or in a thread that checks, unless neither
 //! answers: objects die in the thread that collects them, and some must not die in just any (Tk's abort the process).
@@ -10,6 +11,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use oomguard_core::clock::nanos;
+use oomguard_sys::page::Reader;
 use oomguard_sys::{clock, footprint};
 use pyo3::prelude::*;
 
@@ -47,6 +49,16 @@ pub(crate) fn ask() {
     }
 }
 
+/// The guard wants to be told what this process holds of GPUs.
+pub(crate) fn ask_report() {
+    monitor::ask_report();
+    if let Ok(kept) = THREAD.try_lock()
+        && let Some(thread) = &*kept
+    {
+        thread.unpark();
+    }
+}
+
 /// The machine is at warning and nobody else asks, or this process nears a limit of its own.
 pub(crate) fn ask_now_and_then() {
     let (now, last) = (clock::now().0, LAST.load(SeqCst));
@@ -61,6 +73,9 @@ fn run() {
         std::thread::park();
         if crate::is_ending() {
             return;
+        }
+        if monitor::report_is_due() {
+            interrupt::ask_main_for_report();
         }
         if !monitor::relief_is_due() {
             continue;
@@ -99,6 +114,27 @@ pub(crate) fn answer(py: Python<'_>) {
     if let Err(error) = done {
         error.write_unraisable(py, None);
     }
+}
+
+/// Tells what this process holds of GPUs, if that is still wanted. Never raises: nobody asked for it here.
+pub(crate) fn report(py: Python<'_>) {
+    if monitor::take_report()
+        && let Err(error) = py.import("oomguard._vram").and_then(|vram| vram.getattr("report")?.call0())
+    {
+        error.write_unraisable(py, None);
+    }
+}
+
+/// Takes the request to tell what this process holds of GPUs, if there is one. Whoever gets `True` does it.
+#[pyfunction]
+pub(crate) fn take_report() -> bool {
+    monitor::take_report()
+}
+
+/// Whether the guard wants to be told what this process holds of GPUs: no driver tells it.
+#[pyfunction]
+pub(crate) fn vram_wanted() -> bool {
+    monitor::guard().is_some_and(Reader::asks_for_vram)
 }
 
 /// Takes the request for relief, if there is one: what trimming gave back in bytes (None: unknown), and its seconds.

@@ -11,7 +11,7 @@ use std::thread::Thread;
 use std::time::Duration;
 
 use oomguard_core::clock::nanos;
-use oomguard_core::{Bytes, HostPolicy, Level};
+use oomguard_core::{Bytes, HostPolicy, Instant, Level};
 use oomguard_sys::cgroup::Ancestors;
 use oomguard_sys::clock;
 use oomguard_sys::footprint::Resident;
@@ -32,6 +32,9 @@ const BELOW: Duration = Duration::from_millis(10);
 const POKE_AGAIN: Duration = Duration::from_millis(20);
 /// A guard's page that cannot be waited for is looked at so often.
 const PAGE_ONLY: Duration = Duration::from_millis(100);
+
+/// Between two reports of what is held of GPUs, where the guard wants them.
+const REPORTS: Duration = Duration::from_secs(1);
 
 static THREAD: Mutex<Option<Thread>> = Mutex::new(None);
 static HURRY: AtomicBool = AtomicBool::new(false);
@@ -88,6 +91,7 @@ pub(crate) fn hurry() {
 
 /// `relieved`: how many of the guard's requests for relief are no news.
 fn watch(mut sources: Sources, mut relieved: u32) {
+    let mut report_at = Instant(0);
     loop {
         // Before anything is looked at: what changes from here on ends the wait.
         let bell = monitor::page().map(Reader::bell);
@@ -109,6 +113,10 @@ fn watch(mut sources: Sources, mut relieved: u32) {
             .is_some_and(|page| std::mem::replace(&mut relieved, page.relieve()) != page.relieve())
         {
             relief::ask();
+        }
+        if relief::vram_wanted() && clock::now() >= report_at {
+            report_at = clock::now().after(REPORTS);
+            relief::ask_report();
         }
         let level = monitor::level();
         if over || monitor::stop().is_some() || level == Level::Critical && !guarded {

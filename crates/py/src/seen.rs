@@ -24,6 +24,10 @@ pub(crate) struct Snapshot {
     stop: Option<&'static str>,
     /// Why the guard wants that, in its words.
     cause: Option<&'static str>,
+    /// Which GPU that is about, if it is about one; what this job held of it, and what it may hold.
+    gpu: Option<String>,
+    gpu_usage: Option<u64>,
+    gpu_limit: Option<u64>,
     /// The guard's process.
     guard_pid: Option<u32>,
     /// What this job may use.
@@ -74,6 +78,8 @@ impl Snapshot {
         };
         let (samples, interval_ns) = monitor::looks();
         let stop = monitor::stop();
+        let cause = guard.filter(|_| stop.is_some()).and_then(|page| page.cause());
+        let gpu = guard.filter(|_| cause == Some(Cause::Vram)).map(|page| page.gpu());
         Snapshot {
             available: monitor::available(),
             total: monitor::total(),
@@ -83,7 +89,10 @@ impl Snapshot {
                 Stop::Prune => "prune",
                 Stop::Terminate => "terminate",
             }),
-            cause: guard.filter(|_| stop.is_some()).and_then(|page| page.cause()).map(Cause::name),
+            cause: cause.map(Cause::name),
+            gpu_usage: gpu.as_ref().map(|(_, usage, _)| usage.0),
+            gpu_limit: gpu.as_ref().and_then(|(_, _, limit)| limit.map(|bytes| bytes.0)),
+            gpu: gpu.map(|(name, _, _)| name),
             guard_pid: guard.map(|page| page.guard_pid()),
             limit: guard.and_then(|page| page.limit().map(|bytes| bytes.0)),
             usage: guard.map(|page| page.usage().0),

@@ -85,7 +85,7 @@ def prune(trial: BaseTrial, stop: MemoryCritical) -> NoReturn:
     subject = f"Trial #{number}"
     label = stop.context if stop.context.startswith(subject) else f"{subject} {stop.context}".rstrip()
     announce(label, subject, stop)
-    reason = reason_of(stop.cause, stop.context)
+    reason = reason_of(stop.cause, ": ".join(filter(None, (stop.context, stop.vram))))
     try:
         trial.set_user_attr(KILLED, True)
         trial.set_user_attr(REASON, reason)

@@ -21,7 +21,7 @@ impl Engine {
     /// Judges one job by what it was just read to hold, by a reading that began at `at`.
     pub(super) fn hold_to_vram_limit(&mut self, now: Instant, at: Instant, id: JobId) {
         let job = &self.jobs[id.index()];
-        let Some(Holding { device, used, limit: Some(limit) }) = job.gpus.worst else {
+        let Some(holding @ Holding { device, used, limit: Some(limit) }) = job.gpus.worst else {
             // Without a limit, or without a reading, nobody is over it.
             self.job(id).gpus.over = None;
             if self.job(id).asked == Some(Cause::Vram) && !self.is_acted_on(id) {
@@ -39,7 +39,7 @@ impl Engine {
             self.relieve_vram(id, device, used);
         }
         if used > limit {
-            return self.is_over_vram_limit(now, at, id);
+            return self.is_over_vram_limit(now, at, id, holding);
         }
         let job = self.job(id);
         job.gpus.over = None;
@@ -51,7 +51,7 @@ impl Engine {
 
     /// A job that listens has time to give back and then to stop by itself; whatever else it has been asked for
     /// meanwhile, that time ends.
-    fn is_over_vram_limit(&mut self, now: Instant, at: Instant, id: JobId) {
+    fn is_over_vram_limit(&mut self, now: Instant, at: Instant, id: JobId, holding: Holding) {
         let job = self.job(id);
         let waited = now.since(*job.gpus.over.get_or_insert(now));
         let longest = VRAM_RELIEF_WAIT.saturating_add(job.policy.prune_patience.saturating_mul(2));
@@ -59,17 +59,11 @@ impl Engine {
             return;
         }
         if job.checks && job.asked.is_none() {
-            self.say_vram_brake(id, Reason::OverLimit);
+            self.say_vram_brake(id, holding, Reason::OverLimit);
             self.ask(now, id, Cause::Vram);
         } else if !job.checks || job.was_asked_in_vain(Cause::Vram) || waited > longest {
-            self.say_vram_brake(id, Reason::OverLimit);
+            self.say_vram_brake(id, holding, Reason::OverLimit);
             self.stop(now, id, Cause::Vram);
         }
-    }
-
-    fn say_vram_brake(&mut self, id: JobId, reason: Reason) {
-        let Some(Holding { device, used, limit }) = self.jobs[id.index()].gpus.worst else { return };
-        let free = self.gpus.memory(device).map(|memory| memory.free);
-        self.say(Event::VramBrake { job: id, device, reason, used, limit, free });
     }
 }

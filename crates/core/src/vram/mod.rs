@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Instant;
 use crate::effect::JobId;
 use crate::engine::Engine;
-use crate::event::{Cause, Event, Pause, Vram};
+use crate::event::{Cause, Event, Pause, Reason, Vram};
 use crate::forecast::Growth;
 use crate::job::{Job, Phase};
 use crate::policy::VRAM_FRESH;
@@ -64,6 +64,8 @@ pub(crate) struct OnGpus {
     pub(crate) worst: Option<Holding>,
     /// It, or one before it in its slot, has been seen to hold some.
     pub(crate) has_held: bool,
+    /// What it was last braked for.
+    pub(crate) braked: Option<Holding>,
     /// Where it cannot be known, and why.
     unknown: Option<(DeviceId, Why)>,
     /// ... if that has been said.
@@ -342,6 +344,14 @@ impl Engine {
         let vram = |row: &Row| Some(Vram::new(row.sample.device, self.gpus.memory(row.sample.device)?));
         let per_mille = |it: &Vram| u128::from(it.used.0) * 1000 / u128::from(it.total.0.max(1));
         self.gpus.of(id).filter_map(vram).max_by_key(|it| (per_mille(it), std::cmp::Reverse(it.device)))
+    }
+
+    /// Says that a job has to go for what it holds of a GPU.
+    fn say_vram_brake(&mut self, id: JobId, holding: Holding, reason: Reason) {
+        self.job(id).gpus.braked = Some(holding);
+        let Holding { device, used, limit } = holding;
+        let free = self.gpus.memory(device).map(|memory| memory.free);
+        self.say(Event::VramBrake { job: id, device, reason, used, limit, free });
     }
 
     /// Asks a job to give back what it holds of GPUs without need.

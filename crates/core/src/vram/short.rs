@@ -4,6 +4,7 @@
 //! One shortage, one victim: nobody is chosen while somebody who holds some of it is on the way out. A GPU that is short
 //! costs its jobs their work, not the machine its life, so that nobody is killed without the grace.
 
+use super::Holding;
 use crate::clock::Instant;
 use crate::effect::JobId;
 use crate::engine::Engine;
@@ -139,8 +140,7 @@ impl Engine {
             return Stage::Helpless;
         };
         let Candidate { job, usage: used, limit, .. } = victim;
-        let free = Some(memory.free);
-        self.say(Event::VramBrake { job, device: id, reason, used, limit, free });
+        self.say_vram_brake(job, Holding { device: id, used, limit }, reason);
         if self.has_time(job) {
             // It is stopping for another reason already.
         } else if self.job(job).checks && self.job(job).asked.is_none() {

@@ -249,6 +249,7 @@ impl Guard {
         let policy = self.engine.host_policy();
         for (index, hand) in self.hands.iter_mut().enumerate() {
             let Some(page) = &mut hand.page else { continue };
+            page.ask_for_vram(self.gpus.must_be_told());
             page.host(self.engine.level(), self.host.available, self.host.total);
             page.thresholds(policy.reserve, policy.warning);
             if let Some(view) = self.engine.view(JobId(index as u16), now) {

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use oomguard_core::{Bytes, Effect, Input, JobId};
+use oomguard_core::{Bytes, Cause, Effect, Holding, Input, JobId};
 use oomguard_sys::cgroup::Limits;
 use oomguard_sys::page::{self, Stop};
 use oomguard_sys::process::{Process, Signal};
@@ -41,10 +41,10 @@ impl Guard {
         match effect {
             Effect::Start(job) => self.starts.push_back(job),
             Effect::Relieve(job) => self.with_page(job, |page| page.relieve()),
-            Effect::Prune(job, cause) => self.with_page(job, |page| page.stop(Stop::Prune, Some(cause))),
+            Effect::Prune(job, cause) => self.ask_to_stop(job, Stop::Prune, cause),
             Effect::Resume(job) => self.with_page(job, |page| page.stop(Stop::GoOn, None)),
             Effect::Terminate(job, cause) => {
-                self.with_page(job, |page| page.stop(Stop::Terminate, Some(cause)));
+                self.ask_to_stop(job, Stop::Terminate, cause);
                 self.signal_main(job);
             }
             Effect::TerminateTree(job) => self.signal_tree(job),
@@ -122,6 +122,15 @@ impl Guard {
         self.hands[job.index()].hold(main);
         self.watch(job);
         self.samples.reserve(self.hands.len());
+    }
+
+    fn ask_to_stop(&mut self, job: JobId, stop: Stop, cause: Cause) {
+        let about = self.engine.view(job, clock::now()).and_then(|view| view.vram_brake);
+        if let Some(Holding { device, used, limit }) = about.filter(|_| cause == Cause::Vram) {
+            let name = self.roster.gpu(device);
+            self.with_page(job, |page| page.gpu(&name, used, limit));
+        }
+        self.with_page(job, |page| page.stop(stop, Some(cause)));
     }
 
     fn with_page(&mut self, job: JobId, act: impl FnOnce(&mut page::Writer)) {

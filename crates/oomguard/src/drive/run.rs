@@ -302,8 +302,11 @@ impl Verb for Run<'_> {
     fn ready(&mut self, guard: &mut Guard, _: u64) {
         let Some(talk) = &mut self.talk else { return };
         for Heard { pid, said } in talk.notify.receive() {
-            if let (Some(job), Said::Word(word)) = (guard.job_of(pid), said) {
-                guard.engine.handle(clock::now(), Input::Heard(job, word));
+            let Some(job) = guard.job_of(pid) else { continue };
+            match said {
+                Said::Status(_) => {}
+                Said::Vram(told) => guard.hear_torch(job, pid, told),
+                Said::Word(word) => guard.engine.handle(clock::now(), Input::Heard(job, word)),
             }
         }
     }

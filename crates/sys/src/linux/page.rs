@@ -20,7 +20,11 @@
 //! | 64 | u64 | reserve in bytes |
 //! | 72 | u64 | warning threshold in bytes |
 //! | 80 | u64 | total memory in bytes |
-//! | 88 | u32 | bell: goes up by one when stop, relieve or level has changed; a futex, so that a reader can wait for it |
+//! | 88 | u32 | bell: goes up by one when stop, relieve, level or vram has changed; a futex, so that a reader can wait for it |
+//! | 92 | u32 | vram: 1 no driver tells what the job holds of GPUs, so it should; 0 no need |
+//! | 96 | u64 | with cause vram: bytes that the job held of the GPU |
+//! | 104 | u64 | ... and its limit there; `u64::MAX` none |
+//! | 112 | 64 bytes | ... and the GPU's name, UTF-8, ends with the first zero |
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -60,6 +64,10 @@ struct Fields {
     warning: AtomicU64,
     total: AtomicU64,
     bell: AtomicU32,
+    vram: AtomicU32,
+    gpu_usage: AtomicU64,
+    gpu_limit: AtomicU64,
+    gpu: [AtomicU64; 8],
 }
 
 const _: () = {
@@ -67,7 +75,9 @@ const _: () = {
     assert!(std::mem::offset_of!(Fields, beat) == 32);
     assert!(std::mem::offset_of!(Fields, guard) == 44);
     assert!(std::mem::offset_of!(Fields, total) == 80);
-    assert!(std::mem::offset_of!(Fields, bell) == 88 && size_of::<Fields>() <= SIZE);
+    assert!(std::mem::offset_of!(Fields, bell) == 88);
+    assert!(std::mem::offset_of!(Fields, vram) == 92);
+    assert!(std::mem::offset_of!(Fields, gpu) == 112 && size_of::<Fields>() <= SIZE);
 };
 
 /// What the worker is asked to do.
@@ -189,10 +199,28 @@ impl Writer {
         self.map.fields().stop.store(stop as u32, Ordering::Release);
         self.ring();
     }
+    /// Which GPU the next request to stop is about, and what the job held and may hold of it.
+    pub fn gpu(&self, name: &str, usage: Bytes, limit: Option<Bytes>) {
+        let fields = self.map.fields();
+        let mut bytes = [0; 64];
+        let end = name.floor_char_boundary(bytes.len());
+        bytes[..end].copy_from_slice(&name.as_bytes()[..end]);
+        for (field, word) in fields.gpu.iter().zip(bytes.chunks_exact(8)) {
+            field.store(u64::from_ne_bytes(word.try_into().unwrap_or_default()), Ordering::Relaxed);
+        }
+        fields.gpu_usage.store(usage.0, Ordering::Relaxed);
+        fields.gpu_limit.store(limit.map_or(u64::MAX, |bytes| bytes.0), Ordering::Relaxed);
+    }
     /// Asks the worker to give back caches.
     pub fn relieve(&self) {
         self.map.fields().relieve.fetch_add(1, Ordering::Release);
         self.ring();
+    }
+    /// Asks the worker to tell again and again what it holds of GPUs, or to be silent about it.
+    pub fn ask_for_vram(&self, wanted: bool) {
+        if self.map.fields().vram.swap(wanted.into(), Ordering::Relaxed) != u32::from(wanted) {
+            self.ring();
+        }
     }
     /// Wakes a reader that waits: one system call. A reader that cannot be woken looks once a second.
     fn ring(&self) {
@@ -291,6 +319,15 @@ impl Reader {
     pub fn cause(&self) -> Option<Cause> {
         from_code(self.map.fields().cause.load(Ordering::Relaxed))
     }
+    /// With cause `vram`: which GPU, what the job held of it, and what it may hold.
+    pub fn gpu(&self) -> (String, Bytes, Option<Bytes>) {
+        let fields = self.map.fields();
+        let words = fields.gpu.iter().flat_map(|word| word.load(Ordering::Relaxed).to_ne_bytes());
+        let name: Vec<u8> = words.take_while(|byte| *byte != 0).collect();
+        let limit = Some(Bytes(fields.gpu_limit.load(Ordering::Relaxed))).filter(|it| *it != Bytes::MAX);
+        let usage = Bytes(fields.gpu_usage.load(Ordering::Relaxed));
+        (String::from_utf8_lossy(&name).into_owned(), usage, limit)
+    }
     /// How short memory is.
     pub fn level(&self) -> Level {
         match self.map.fields().level.load(Ordering::Relaxed) {
@@ -302,6 +339,10 @@ impl Reader {
     /// How often caches were asked for.
     pub fn relieve(&self) -> u32 {
         self.map.fields().relieve.load(Ordering::Acquire)
+    }
+    /// Whether the worker should tell what it holds of GPUs.
+    pub fn asks_for_vram(&self) -> bool {
+        self.map.fields().vram.load(Ordering::Relaxed) == 1
     }
     /// Memory available on the host.
     pub fn available(&self) -> Bytes {

@@ -86,6 +86,24 @@ fn anything_but_a_page_of_this_version_is_refused() {
 }
 
 #[test]
+fn what_is_said_of_gpus_arrives() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("page");
+    let writer = Writer::create(&path).unwrap();
+    let reader = Reader::open(&path).unwrap();
+    assert_eq!(reader.gpu(), (String::new(), Bytes::ZERO, Some(Bytes::ZERO)));
+    writer.gpu("GPU 0 (NVIDIA H200)", Bytes::gib(5), Some(Bytes::gib(4)));
+    assert_eq!(reader.gpu(), ("GPU 0 (NVIDIA H200)".to_owned(), Bytes::gib(5), Some(Bytes::gib(4))));
+    writer.gpu(&"ü".repeat(40), Bytes::gib(1), None);
+    assert_eq!(reader.gpu(), ("ü".repeat(32), Bytes::gib(1), None));
+    let (bell, asks) = (reader.bell(), reader.asks_for_vram());
+    writer.ask_for_vram(false);
+    assert_eq!((reader.bell(), asks), (bell, false), "nobody is woken for what he knows");
+    writer.ask_for_vram(true);
+    assert_eq!((reader.bell(), reader.asks_for_vram()), (bell + 1, true));
+}
+
+#[test]
 fn every_cause_has_a_number_of_its_own() {
     assert_eq!((cause_code(None), from_code(0), from_code(99)), (0, None, None));
     let causes: Vec<Cause> = (1..=10).map(|code| from_code(code).unwrap()).collect();

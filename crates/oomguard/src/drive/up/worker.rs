@@ -242,6 +242,7 @@ impl Up {
                     worker.status = Some(text.clone());
                     guard.note(Notice::WorkerStatus { job, text });
                 }
+                Said::Vram(told) => guard.hear_torch(job, pid, told),
                 Said::Word(word) => {
                     if let Word::Trial(trial) = word {
                         worker.trial = trial;
