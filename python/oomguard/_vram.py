@@ -46,6 +46,6 @@ def line(cuda: Any, device: int) -> str:
     free, total = cuda.mem_get_info(device)
     properties = cuda.get_device_properties(device)
     uuid = getattr(properties, "uuid", None)
-    uuid = "-" if uuid is None else f"GPU-{uuid}"
+    uuid = "-" if uuid is None else "GPU-" + str(uuid).removeprefix("GPU-")
     held = cuda.memory_reserved(device)
     return f"X_OOMGUARD_VRAM={device} {uuid} {held} {free} {total} {properties.name}"

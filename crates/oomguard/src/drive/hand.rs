@@ -176,9 +176,9 @@ impl Hand {
                     Ok(rss) => rss,
                     Err(error) => return Some(Reading::Unknown(error.why())),
                 };
-                let (shared, many) = (&mut self.shared, self.pids.len() > 1);
+                let (shared, among) = (&mut self.shared, self.pids.len());
                 let pss = || tree::pss(&self.pids).unwrap_or(rss);
-                return Some(Reading::Known(shared.count_once(now, rss, self.limits, many, pss)));
+                return Some(Reading::Known(shared.count_once(now, rss, self.limits, among, pss)));
             }
             Some(leaf) => return Some(self.charge.read(leaf, now)),
             None => {}
@@ -188,8 +188,8 @@ impl Hand {
             self.scanned = now;
             let _ = tree.rescan();
         }
-        let (rss, many) = (tree.rss(), tree.processes().nth(1).is_some());
-        Some(Reading::Known(self.shared.count_once(now, rss, self.limits, many, || tree.pss())))
+        let (rss, among) = (tree.rss(), tree.processes().count());
+        Some(Reading::Known(self.shared.count_once(now, rss, self.limits, among, || tree.pss())))
     }
 
     /// Its cgroup is charged no longer: from here on its processes are added up.

@@ -46,6 +46,8 @@ pub(super) struct Shared {
     bytes: Bytes,
     read: Instant,
     stands: Duration,
+    /// How many processes there were.
+    among: usize,
 }
 
 /// It stands at least this long.
@@ -56,22 +58,25 @@ const EXACT: u64 = 80;
 const SHARED_COST: u32 = 20;
 
 impl Shared {
-    /// `rss` counts shared pages for each process; `pss` once. Growth always counts in full.
+    /// `rss` counts shared pages for each of `among` processes; `pss` once. Growth counts in full, but a process that was
+    /// forked since is no growth: nobody is over his limit for what it only shares.
     pub(super) fn count_once(
         &mut self,
         now: Instant,
         rss: Bytes,
         limits: Option<Limits>,
-        many: bool,
+        among: usize,
         pss: impl FnOnce() -> Bytes,
     ) -> Bytes {
-        if !many || limits.is_none_or(|limits| rss <= limits.memory.percent(EXACT)) {
+        let Some(limit) = limits.map(|limits| limits.memory) else { return rss };
+        if among < 2 || rss <= limit.percent(EXACT) {
             return rss;
         }
-        if now.since(self.read) >= self.stands {
+        let others = among != self.among && rss.minus(self.bytes) > limit;
+        if others || now.since(self.read) >= self.stands {
             let bytes = rss.minus(pss());
             let cost = clock::now().since(now);
-            *self = Shared { bytes, read: now, stands: SHARED_STANDS.max(cost * SHARED_COST) };
+            *self = Shared { bytes, read: now, stands: SHARED_STANDS.max(cost * SHARED_COST), among };
         }
         rss.minus(self.bytes)
     }
@@ -87,17 +92,24 @@ mod tests {
         let at = |ms: u64| clock::now().after(Duration::from_millis(ms));
         let mut shared = Shared::default();
         let mut reads = 0;
-        let mut count = |now, gib, many, pss: u64| {
-            let used = shared.count_once(now, Bytes::gib(gib), limits, many, || {
+        let mut count = |now, gib, among, pss: u64| {
+            let used = shared.count_once(now, Bytes::gib(gib), limits, among, || {
                 reads += 1;
                 Bytes::gib(pss)
             });
             (used, reads)
         };
-        assert_eq!(count(at(0), 7, true, 1), (Bytes::gib(7), 0), "far from the limit");
-        assert_eq!(count(at(0), 12, false, 1), (Bytes::gib(12), 0), "a single process shares with nobody");
-        assert_eq!(count(at(0), 12, true, 5), (Bytes::gib(5), 1));
-        assert_eq!(count(at(1), 14, true, 5), (Bytes::gib(7), 1), "its growth, without asking again");
-        assert_eq!(count(at(60_000), 14, true, 9), (Bytes::gib(9), 2));
+        assert_eq!(count(at(0), 7, 2, 1), (Bytes::gib(7), 0), "far from the limit");
+        assert_eq!(count(at(0), 12, 1, 1), (Bytes::gib(12), 0), "a single process shares with nobody");
+        assert_eq!(count(at(0), 12, 2, 5), (Bytes::gib(5), 1));
+        assert_eq!(count(at(1), 14, 2, 5), (Bytes::gib(7), 1), "its growth, without asking again");
+        assert_eq!(
+            count(at(2), 16, 3, 5),
+            (Bytes::gib(9), 1),
+            "one more, and it would be within the limit anyhow"
+        );
+        assert_eq!(count(at(3), 18, 3, 6), (Bytes::gib(6), 2), "over it only because one was forked");
+        assert_eq!(count(at(4), 24, 3, 7), (Bytes::gib(12), 2), "over it by growth: at once");
+        assert_eq!(count(at(60_000), 24, 3, 9), (Bytes::gib(9), 3));
     }
 }
