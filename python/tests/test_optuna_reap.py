@@ -111,7 +111,7 @@ def test_a_death_for_vram_names_the_gpu_and_how_much_was_held(quick, dead, tmp_p
     gpu = {"gpu": "GPU 0 (NVIDIA T)", "vram_gb": 5.0}
     record(tmp_path, dead, "vram", own=True, vram_limit_gb=4.0, **gpu)
     running(quick, dead)
-    other = dead._replace(pid=dead.pid + 1)
+    other = dead._replace(start=dead.start + 1)  # nobody has had this number so soon again
     record(tmp_path, other, "vram", vram_limit_gb=None, **gpu)
     running(quick, other)
     og.reap(quick, state=str(tmp_path))
