@@ -40,8 +40,8 @@ def report() -> None:
 
 
 def line(cuda: Any, device: int) -> str:
-    """One device: its place among those that this process sees, its UUID (``-`` in old versions of torch), bytes held by
-    torch's allocator, bytes free and in all on the device, its name."""
+    """One device: its place among those that this process sees, its UUID (``-`` in old versions of torch), the bytes
+    held by torch's allocator, those free and all on the device, its name."""
     _used.add(device)
     free, total = cuda.mem_get_info(device)
     properties = cuda.get_device_properties(device)

@@ -214,7 +214,9 @@ torch.cuda = sys.modules["torch.cuda"] = Cuda("torch.cuda")
 torch.version = types.SimpleNamespace(hip=None)
 oomguard.check()
 """
-CHECKS = TELLS + """
+CHECKS = (
+    TELLS
+    + """
 try:
     while True:
         oomguard.check()
@@ -222,7 +224,10 @@ try:
 except oomguard.MemoryCritical:
     sys.exit(1)
 """
-TRIAL = TELLS + """
+)
+TRIAL = (
+    TELLS
+    + """
 import json, optuna
 from oomguard.optuna import check_memory
 def objective(trial):
@@ -233,6 +238,7 @@ study = optuna.create_study()
 study.optimize(objective, n_trials=1)
 pathlib.Path("attrs").write_text(json.dumps(study.trials[0].user_attrs))
 """
+)
 
 
 def holds(folder: pathlib.Path, gib: int) -> None:
@@ -273,7 +279,9 @@ def test_a_trial_pruned_in_its_process_says_which_gpu_it_was(tmp_path):
     holds(tmp_path, 5)
     driver.says({}, hidden=6)
     command = [OOMGUARD, "run", "--best-effort", "--vram-limit", "4GiB", "--", sys.executable, "worker.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=driver.environment(tmp_path), capture_output=True, timeout=DEADLINE)
+    done = subprocess.run(
+        command, cwd=tmp_path, env=driver.environment(tmp_path), capture_output=True, timeout=DEADLINE
+    )
     assert done.returncode == 0, done.stderr.decode()
     attrs = json.loads((tmp_path / "attrs").read_text())
     assert attrs["kill_reason"] == "OOM prevention [epoch 3: VRAM of GPU 0 (NVIDIA T): 5.0 GB of 4.0 GB]"
