@@ -23,17 +23,21 @@ struct Scene {
 impl Scene {
     fn new(flags: &str, then: &str) -> Scene {
         let world = World::new();
+        let only = format!("--only 'cgroup:*{}*'", world.cgroup_parent());
+        Scene::of(world, &format!("{flags} {only}"), then)
+    }
+
+    fn of(world: World, flags: &str, then: &str) -> Scene {
         let script = format!(
             "hog={hog}
             $hog hold 240 & echo $! > steady
             until [ \"$(sed -n 's/VmRSS:[^0-9]*\\([0-9]*\\).*/\\1/p' /proc/$!/status)\" -gt 240000 ]; do :; done
-            {guard} watch {flags} --json --reserve 25% --only 'cgroup:*{name}*' 2> events & echo $! > guard
+            {guard} watch {flags} --json --reserve 25% 2> events & echo $! > guard
             until grep -qs '\"armed\"' events; do :; done
             {then} & echo $! > other
             wait $(cat guard)",
             hog = world.hog(),
             guard = env!("CARGO_BIN_EXE_oomguard"),
-            name = world.cgroup_parent(),
         );
         let words = [
             "run",
@@ -164,6 +168,26 @@ fn what_is_avoided_stays_and_what_is_preferred_goes() {
     assert_eq!(scene.event("chosen")["pid"], scene.pid("steady"), "{:?}", scene.events());
     assert_eq!(scene.event("memory-back")["complete"], true);
     assert!(lives(scene.pid("other")));
+    scene.end();
+}
+
+/// A dry run, so that nobody is ended where this goes wrong.
+#[test]
+fn who_is_not_under_the_limit_that_is_short_is_nobodys_victim() {
+    if !has_cgroup() {
+        return;
+    }
+    let world = World::new();
+    let mut stranger = world.command(world.hog()).args(["hold", "300"]).spawn().unwrap();
+    // Everybody outside would be ended before those inside.
+    let avoid = format!("--avoid 'cgroup:*{}*'", world.cgroup_parent());
+    let scene = Scene::of(world, &avoid, "$hog forks 6 30");
+    let chosen = scene.event("chosen");
+    assert!(chosen["cgroup"].as_str().unwrap().contains(&scene.world.cgroup_parent()), "{chosen}");
+    let armed = scene.event("armed")["notes"].to_string();
+    assert!(armed.contains("only what is in it can be ended"), "{armed}");
+    stranger.kill().unwrap();
+    stranger.wait().unwrap();
     scene.end();
 }
 

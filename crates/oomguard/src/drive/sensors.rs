@@ -51,6 +51,11 @@ impl Sensors {
         self.host(None)
     }
 
+    /// How many steps above our own cgroup the nearest memory limit stands, as of the last look.
+    pub fn nearest_limit(&self) -> Option<usize> {
+        self.ancestors.as_ref().and_then(Ancestors::nearest_limit)
+    }
+
     /// Swap that can still take pages, as far as anybody can say: under a cgroup limit of ours, none.
     pub fn swap_room(&self, host: &HostSample) -> Bytes {
         if host.total < self.last.total { Bytes::ZERO } else { host.swap_free }

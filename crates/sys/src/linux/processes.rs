@@ -143,6 +143,12 @@ impl Processes {
         self.cgroups.get(row.cgroup as usize).map_or(b"/", |path| path)
     }
 
+    /// Our own, as [`About::cgroup`] has it.
+    pub fn own_cgroup(&self) -> Vec<u8> {
+        let mut space = buffer::<4096>();
+        own_cgroup(self.proc.read(self.own, "cgroup", &mut space).unwrap_or_default()).to_vec()
+    }
+
     /// So that everybody has to be asked anew what they hold open in it.
     fn shm_has_changed(&mut self) -> bool {
         let used = self.shm.as_ref().map_or(Bytes::ZERO, OpenShm::used);

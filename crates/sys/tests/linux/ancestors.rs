@@ -62,6 +62,22 @@ fn a_limit_that_appears_later_is_noticed() {
 }
 
 #[test]
+fn the_nearest_limit_is_known_by_its_distance() {
+    let root = v2("/a/b/c");
+    level(root.path(), "cg/a", "8192", Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
+    level(root.path(), "cg/a/b/c", "max", Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
+    let mut ancestors = open(&root);
+    assert_eq!(ancestors.nearest_limit(), Some(2), "a level that cannot be read is a step, too");
+    put(root.path(), "cg/a/b/c/memory.max", "4096\n");
+    let seen =
+        (0..100).find_map(|_| ancestors.headroom().and(ancestors.nearest_limit().filter(|up| *up == 0)));
+    assert_eq!(seen, Some(0));
+    let free = v2("/a");
+    level(free.path(), "cg/a", "max", Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
+    assert_eq!(open(&free).nearest_limit(), None);
+}
+
+#[test]
 fn cgroup_v1_counts_the_whole_tree_below() {
     let mountinfo = "9 8 0:30 / /cg rw - cgroup cgroup rw,memory\n";
     let root = folder(&[

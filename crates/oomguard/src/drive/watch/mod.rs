@@ -3,6 +3,7 @@
 //! Reads the host and all processes when the core asks for it, and does what the core says. Decides nothing itself.
 //! Never signals without `--enforce`, and never anything but what it holds by a pidfd.
 
+mod rules;
 mod service;
 pub(super) mod told;
 
@@ -10,11 +11,11 @@ use std::time::Duration;
 
 use oomguard_core::recording::Made;
 use oomguard_core::watch::recording::{Changes, Input};
-use oomguard_core::watch::{Effect, Event, Policy, Row, Standing, Watch, Who, newcomers};
+use oomguard_core::watch::{Effect, Event, Policy, Row, Watch, Who, newcomers};
 use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample, Instant, JobId};
 use oomguard_sys::held::Held;
 use oomguard_sys::process::Signal;
-use oomguard_sys::processes::{About, Processes};
+use oomguard_sys::processes::Processes;
 use oomguard_sys::reaper::Reaper;
 use oomguard_sys::wait::{Interest, Poller, Signals};
 use oomguard_sys::{clock, oneself};
@@ -26,8 +27,8 @@ use crate::error::Error;
 use crate::record::{Notice, Record, Roster, Told};
 use crate::recording::{Tape, header};
 use crate::sink::{Human, JsonLines, Sinks};
-use crate::target::Target;
 
+use rules::Rules;
 use service::Service;
 
 const SIGNALS: u64 = 0;
@@ -79,31 +80,6 @@ struct Guard {
     before: Option<Vec<Row>>,
 }
 
-/// Whom people meant.
-struct Rules {
-    prefer: Vec<Target>,
-    avoid: Vec<Target>,
-    only: Vec<Target>,
-    /// Not root: we can only end our own.
-    own: Option<u32>,
-}
-
-impl Rules {
-    fn judge(&self, about: &About<'_>) -> Standing {
-        let meant = |targets: &[Target]| targets.iter().any(|target| target.means(about));
-        let outside = !self.only.is_empty() && !meant(&self.only);
-        if outside || self.own.is_some_and(|own| own != about.uid) {
-            Standing::Never
-        } else if meant(&self.avoid) {
-            Standing::Avoid
-        } else if meant(&self.prefer) {
-            Standing::Prefer
-        } else {
-            Standing::Ordinary
-        }
-    }
-}
-
 impl Guard {
     fn new(cli: &cli::Watch) -> Result<Guard, Error> {
         let fail = |what: &str, error: oomguard_sys::Error| Error::new(format!("could not {what}: {error}"));
@@ -129,19 +105,15 @@ impl Guard {
         if let Some(tape) = &tape {
             sinks.add(tape.clone());
         }
-        let own = (!oneself::is_root()).then(|| rustix::process::geteuid().as_raw());
+        let processes =
+            Processes::open(std::path::Path::new("/proc")).map_err(|e| fail("look at processes", e))?;
+        let rules = Rules::new(cli, processes.own_cgroup());
         Ok(Guard {
             watch: Watch::new(policy),
             policy,
             sensors,
-            processes: Processes::open(std::path::Path::new("/proc"))
-                .map_err(|e| fail("look at processes", e))?,
-            rules: Rules {
-                prefer: cli.prefer.clone(),
-                avoid: cli.avoid.clone(),
-                only: cli.only.clone(),
-                own,
-            },
+            processes,
+            rules,
             held: Held::new().map_err(|e| fail("look at processes", e))?,
             groups: Vec::with_capacity(64),
             acting: false,
@@ -173,6 +145,10 @@ impl Guard {
         }
         if self.rules.own.is_some() {
             notes.push("not root: only processes of this user can be ended".to_owned());
+        }
+        if let Some(wall) = self.rules.wall() {
+            let wall = String::from_utf8_lossy(wall);
+            notes.push(format!("under the memory limit of `{wall}`: only what is in it can be ended"));
         }
         if let Err(why) = self.sensors.pressure() {
             notes.push(format!("no pressure (PSI), so thrashing goes unnoticed: {why:?}"));
@@ -269,6 +245,7 @@ impl Guard {
 
     /// Whether it could be done. In a shortage what was kept of the large ones is not believed.
     fn scan(&mut self) -> bool {
+        self.rules.limited(self.sensors.nearest_limit());
         let (rules, swap) = (&self.rules, self.sensors.swap_is_used());
         let begun = clock::of_this_thread();
         let scanned = self.processes.scan(self.watch.is_short(), swap, |about| rules.judge(about)).err();

@@ -22,6 +22,8 @@ struct Level {
     usage: Kept,
     stat: Kept,
     now: Bytes,
+    /// Steps up from our own.
+    up: usize,
 }
 
 /// Our own cgroup and those above it.
@@ -52,8 +54,8 @@ impl Ancestors {
         };
         let mut levels = Vec::new();
         if let Some((mount, own)) = hierarchy.and_then(|h| Some((&h.mount, h.own.as_ref()?))) {
-            for dir in own.ancestors().take_while(|dir| dir.starts_with(mount)) {
-                levels.extend(Level::open(dir, files));
+            for (up, dir) in own.ancestors().take_while(|dir| dir.starts_with(mount)).enumerate() {
+                levels.extend(Level::open(dir, up, files));
             }
         }
         Ancestors { levels, cache_keys, looks: 0 }
@@ -80,16 +82,22 @@ impl Ancestors {
         }
         least
     }
+
+    /// How many steps above our own cgroup the nearest limit stands, 0 being our own: what lies outside of that one gives
+    /// nothing back to it. As of the last [`headroom`](Ancestors::headroom); reads nothing.
+    pub fn nearest_limit(&self) -> Option<usize> {
+        self.levels.iter().find(|level| level.now != Bytes::MAX).map(|level| level.up)
+    }
 }
 
 impl Level {
     /// `None` where the level has no limit file (the v2 root) or is not ours to read.
-    fn open(dir: &Path, [limit, usage]: [&str; 2]) -> Option<Level> {
+    fn open(dir: &Path, up: usize, [limit, usage]: [&str; 2]) -> Option<Level> {
         let limit = Kept::read_only(&dir.join(limit)).ok()?;
         let now = limit.limit().ok()?;
         let usage = Kept::read_only(&dir.join(usage)).ok()?;
         let stat = Kept::read_only(&dir.join("memory.stat")).ok()?;
-        Some(Level { limit, usage, stat, now })
+        Some(Level { limit, usage, stat, now, up })
     }
 
     /// What it can still give.
