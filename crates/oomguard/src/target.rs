@@ -36,6 +36,10 @@ impl FromStr for Target {
     fn from_str(text: &str) -> Result<Target, String> {
         let (kind, value) = match text.split_once(':') {
             Some((kind @ ("name" | "cgroup" | "user"), value)) => (kind, value),
+            // `usr:ci` would be a name that nobody has; names with a colon (`tmux: server`) have a space behind it.
+            Some((kind, value)) if is_word(kind) && !value.starts_with(' ') => {
+                return Err(format!("`{kind}:` is none of `name:`, `cgroup:`, `user:` (try `name:{text}`)"));
+            }
             _ => ("name", text),
         };
         if value.is_empty() {
@@ -46,9 +50,22 @@ impl FromStr for Target {
         match kind {
             "cgroup" => pattern().map(Target::Cgroup),
             "user" => user(value).map(Target::User),
+            _ if value.len() > LONGEST && !value.contains(['*', '?', '[']) => {
+                let start = value.chars().take(LONGEST).collect::<String>();
+                Err(format!(
+                    "`{value}` is nobody's name: the kernel keeps {LONGEST} bytes (try `name:{start}*`)"
+                ))
+            }
             _ => pattern().map(Target::Name),
         }
     }
+}
+
+/// What the kernel keeps of a process's name, in bytes.
+const LONGEST: usize = 15;
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase())
 }
 
 fn user(name: &str) -> Result<u32, String> {
@@ -85,6 +102,8 @@ mod tests {
         assert!(means("cgroup:*/ci-*", "x") && !means("cgroup:/ci-*", "x"));
         assert!(means("user:1000", "x") && !means("user:root", "x"));
         assert!(means("tmux: server", "tmux: server"), "a name may hold a colon");
+        assert!(means("kworker/0:1", "kworker/0:1") && means("name:a:b", "a:b"));
+        assert!(means("systemd-journa?", "systemd-journal") && means("systemd-journal*", "systemd-journal"));
     }
 
     #[test]
@@ -93,6 +112,9 @@ mod tests {
             ("user:nobody-at-all", "no user `nobody-at-all`"),
             ("name:", "names nobody"),
             ("a[", "not a pattern"),
+            ("usr:ci", "`usr:` is none of"),
+            ("group:/ci*", "`group:` is none of"),
+            ("systemd-journald", "(try `name:systemd-journal*`)"),
         ] {
             let error = text.parse::<Target>().unwrap_err();
             assert!(error.contains(said), "{error}");
