@@ -26,8 +26,10 @@ pub struct History {
 /// One file.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Past {
-    /// From its start to its end.
-    pub seconds: f64,
+    /// From its start to its end, when it last ran with all of the suite. A run of a part (`--shard`) leaves it alone: the
+    /// parts are cut by it, and a part that had changed it would be cut otherwise than the others.
+    #[serde(default)]
+    pub seconds: Option<f64>,
     /// The most memory that its process tree used, of the last runs.
     pub peak_ram: Option<Bytes>,
     /// The most GPU memory.
@@ -79,6 +81,7 @@ impl History {
         let old =
             |of: fn(&Past) -> Option<Bytes>| before.and_then(of).map(|peak| peak.percent(FADES_PERCENT));
         let now = Past {
+            seconds: now.seconds.or(before.and_then(|past| past.seconds)),
             peak_ram: now.peak_ram.max(old(|past| past.peak_ram)),
             peak_vram: now.peak_vram.max(old(|past| past.peak_vram)),
             ..now
@@ -98,7 +101,7 @@ mod tests {
     use super::*;
 
     fn past(peak: u64) -> Past {
-        Past { seconds: 1.0, peak_ram: Some(Bytes::mib(peak)), ..Past::default() }
+        Past { seconds: Some(1.0), peak_ram: Some(Bytes::mib(peak)), ..Past::default() }
     }
 
     #[test]
@@ -121,6 +124,14 @@ mod tests {
         assert_eq!(history.get("t.py").unwrap().peak_ram, Some(Bytes::mib(90)));
         history.note("t.py", past(200));
         assert_eq!(history.get("t.py").unwrap().peak_ram, Some(Bytes::mib(200)));
+    }
+
+    #[test]
+    fn a_time_stays_until_there_is_another() {
+        let mut history = History::default();
+        history.note("t.py", past(100));
+        history.note("t.py", Past { seconds: None, ..past(100) });
+        assert_eq!(history.get("t.py").unwrap().seconds, Some(1.0));
     }
 
     #[test]

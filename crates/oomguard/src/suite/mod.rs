@@ -28,7 +28,7 @@ use oomguard_core::Bytes;
 
 pub use discover::discover;
 pub use preload::preload;
-pub use shard::{shard, shard_by_name};
+pub use shard::shard;
 
 use crate::error::Error;
 

@@ -7,8 +7,8 @@ use super::TestFile;
 /// Part `m` (from 1) of `n`: the longest file first, each to the part with the least to do, ties by path and by the
 /// lower number. In the order of `files`. A file without a time counts as much as the median of those that have one.
 ///
-/// All `n` machines must see the same files and times, so share the history (or have none anywhere): with different ones
-/// they cut differently, and a file may run twice or never. [`shard_by_name`] asks for nothing but the same paths.
+/// All `n` machines must see the same files and times: with different ones they cut differently, and a file may run twice
+/// or never. So a part changes no time, and one history of all of the suite is shared, or there is none anywhere.
 pub fn shard(
     files: &[TestFile],
     m: usize,
@@ -36,19 +36,6 @@ pub fn shard(
     }
     mine.sort_unstable();
     mine.into_iter().map(|index| files[index].clone()).collect()
-}
-
-/// Part `m` (from 1) of `n` by a hash (FNV-1a) of each path alone: no two machines can disagree, and a new file moves no
-/// other one; how long the parts take is left to chance.
-pub fn shard_by_name(files: &[TestFile], m: usize, n: usize) -> Vec<TestFile> {
-    let part = |file: &&TestFile| {
-        let bytes = file.path.as_os_str().as_encoded_bytes();
-        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-        usize::try_from(hash % n.max(1) as u64).is_ok_and(|part| part + 1 == m)
-    };
-    files.iter().filter(part).cloned().collect()
 }
 
 fn median(mut times: Vec<f64>) -> Option<f64> {
@@ -98,13 +85,9 @@ mod tests {
                 .map(|index| TestFile { path: format!("t{index}").into(), ..TestFile::default() })
                 .collect();
             let time = |file: &TestFile| times[file.path.to_str()?[1..].parse::<usize>().ok()?];
-            for cut in [&|m| shard(&all, m, n, time), &|m| shard_by_name(&all, m, n)]
-                as [&dyn Fn(usize) -> Vec<TestFile>; 2]
-            {
-                let mut together: Vec<TestFile> = (1..=n).flat_map(cut).collect();
-                together.sort_by_key(|file| all.iter().position(|other| other == file));
-                proptest::prop_assert_eq!(&together, &all);
-            }
+            let mut together: Vec<TestFile> = (1..=n).flat_map(|m| shard(&all, m, n, time)).collect();
+            together.sort_by_key(|file| all.iter().position(|other| other == file));
+            proptest::prop_assert_eq!(&together, &all);
         }
     }
 }

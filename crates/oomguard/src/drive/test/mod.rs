@@ -108,7 +108,7 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     guard.guard(&mut runner)?;
     runner.end(guard.parent.as_ref());
     keeper.dismiss();
-    remember(history, &runner, &state, &mut guard);
+    remember(history, &runner, cli.shard.is_none(), &state, &mut guard);
     let covered = cover::report(&python, &runner.coverage, &options)?;
     let code = exit_code(&runner).max(covered);
     let seconds = clock::now().since(began).as_secs_f64();
@@ -163,8 +163,14 @@ fn find(cli: &cli::Test, settings: &Settings, cwd: &Path) -> Result<Suite, Error
     discover(&request)
 }
 
-/// The part of the suite that was asked for.
+/// The part of the suite that was asked for. It is cut before anything else: what failed here is not known elsewhere.
 fn select(cli: &cli::Test, mut suite: Suite, history: &History) -> Result<Suite, Error> {
+    if let Some((m, n)) = cli.shard {
+        let seconds = |file: &crate::suite::TestFile| {
+            history.get(&file.path.to_string_lossy()).and_then(|past| past.seconds)
+        };
+        suite.files = shard(&suite.files, m as usize, n as usize, seconds);
+    }
     if cli.last_failed {
         let failed: Vec<&str> = history.failed().map(|(path, _)| path).collect();
         let chosen = suite.files.iter().filter(|file| failed.iter().any(|it| Path::new(it) == file.path));
@@ -173,12 +179,6 @@ fn select(cli: &cli::Test, mut suite: Suite, history: &History) -> Result<Suite,
         if !chosen.is_empty() {
             suite.files = chosen;
         }
-    }
-    if let Some((m, n)) = cli.shard {
-        let seconds = |file: &crate::suite::TestFile| {
-            history.get(&file.path.to_string_lossy()).map(|past| past.seconds)
-        };
-        suite.files = shard(&suite.files, m as usize, n as usize, seconds);
     }
     Ok(suite)
 }
@@ -234,16 +234,21 @@ fn sinks(
     Ok(sinks)
 }
 
-/// For the next run: time, memory, failures.
-fn remember(mut history: History, runner: &Runner, state: &StateDir, guard: &mut Guard) {
+/// For the next run: time (of a `whole` suite), memory, failures.
+fn remember(mut history: History, runner: &Runner, whole: bool, state: &StateDir, guard: &mut Guard) {
     for outcome in runner.outcomes.values().filter(|outcome| outcome.verdict != Verdict::NotRun) {
         let failed = outcome.tests.iter().filter(|test| test.outcome.is_failure());
         let mut failed: Vec<String> = failed.map(|test| test.nodeid.clone()).collect();
+        // Of one that was interrupted nothing is known but what had failed before.
+        let came_to_its_end = outcome.verdict != Verdict::Interrupted;
+        if failed.is_empty() && !came_to_its_end {
+            continue;
+        }
         if failed.is_empty() && !outcome.verdict.is_good() {
             failed.push(outcome.path.clone());
         }
         let now = Past {
-            seconds: outcome.seconds,
+            seconds: Some(outcome.seconds).filter(|_| whole && came_to_its_end),
             peak_ram: outcome.peak_ram,
             peak_vram: outcome.peak_vram,
             failed,

@@ -167,7 +167,8 @@ impl Plan {
         plan.cases = cases;
         if jobs > 1 {
             // The longest first, so that none is left over at the end; what is new counts as long.
-            let seconds = |case: &Case| history.get(&case.name).map_or(f64::INFINITY, |past| past.seconds);
+            let known = |case: &Case| history.get(&case.name).and_then(|past| past.seconds);
+            let seconds = |case: &Case| known(case).unwrap_or(f64::INFINITY);
             plan.cases.sort_by(|a, b| seconds(b).total_cmp(&seconds(a)));
         }
         Ok(plan)
