@@ -58,6 +58,12 @@ pub trait Verb {
     /// Starts the job of this slot, inside `hand.leaf`.
     fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Begun, SpawnError>;
 
+    /// The how-manieth start of what is in this slot it was, where a slot has not one job all its life.
+    fn attempt(&self, job: JobId) -> Option<u32> {
+        let _ = job;
+        None
+    }
+
     /// A signal came for the guard.
     fn signal(&mut self, guard: &mut Guard, signal: Received);
 
@@ -422,10 +428,14 @@ impl Guard {
             }
             let Some(event) = self.engine.event() else { return told };
             told = true;
+            // The engine knows of no jobs any more, the verb does.
+            if matches!(event, Event::Done) && !verb.has_finished() {
+                continue;
+            }
             if let Event::Relieved { .. } | Event::Resume { .. } | Event::Ended { .. } = event {
                 self.gpus.ask();
             }
-            let record = Record::now(clock::now(), self.complete(event));
+            let record = Record::now(clock::now(), self.complete(event, verb));
             // The books first: who reads of a start may rely on the next guard knowing of it, too.
             verb.told(self, &record);
             self.sinks.tell(&record, &self.roster);
@@ -433,8 +443,11 @@ impl Guard {
     }
 
     /// Where memory ended a job, the kernel's own high-water mark is the truth: a spike fits between two looks.
-    fn complete(&self, event: Event) -> Event {
+    fn complete(&self, event: Event, verb: &impl Verb) -> Event {
         match event {
+            Event::Started { job, attempt, adopted } => {
+                Event::Started { job, attempt: verb.attempt(job).unwrap_or(attempt), adopted }
+            }
             Event::Ended { job, cause, exit, age, peak } if cause.is_memory() => {
                 let peak = peak.max(self.hands[job.index()].charged_peak);
                 Event::Ended { job, cause, exit, age, peak }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oomguard_core::{Bytes, Cause, Exit, JobId};
+use oomguard_core::{Bytes, Cause, Exit, Instant, JobId};
 
 use super::super::super::Guard;
 use super::super::gpu::Gpus;
@@ -53,7 +53,8 @@ impl Runner {
         if let Some(most) = self.plan.maxfail.filter(|most| self.failed_tests >= *most) {
             self.stop(guard, format!("stopped after {most} failure(s)"), None);
         }
-        self.start_files(guard);
+        // The next file comes when this end has been told to everybody: until then the slot has this one's name.
+        self.again_at = Instant(0);
     }
 
     pub(super) fn outcome(

@@ -229,6 +229,10 @@ impl Verb for Runner {
         }
     }
 
+    fn attempt(&self, job: JobId) -> Option<u32> {
+        Some(self.slots.get(job.index())?.as_ref()?.attempt)
+    }
+
     fn signal(&mut self, guard: &mut Guard, signal: Received) {
         let name = match Signal::from_named_raw(signal.signal) {
             Some(Signal::USR1 | Signal::USR2) => return,
