@@ -51,6 +51,8 @@ pub struct SuiteTerminal {
     /// Every file's last outcome, in the order of their ends.
     ended: Vec<FileOutcome>,
     ram: Option<f64>,
+    /// Where files use a GPU and somebody knows.
+    vram: Option<f64>,
     sensors: Option<crate::drive::Sensors>,
 }
 
@@ -70,6 +72,7 @@ impl SuiteTerminal {
             running: BTreeMap::new(),
             ended: Vec::new(),
             ram: None,
+            vram: None,
             sensors: crate::drive::Sensors::open().ok(),
         }
     }
@@ -92,6 +95,12 @@ impl SuiteTerminal {
             let host = sensors.machine();
             100.0 * host.total.minus(host.available).0 as f64 / host.total.0.max(1) as f64
         });
+        let line = self.moving_line();
+        self.out.write(&format!("\r\x1b[K{line}"));
+    }
+
+    /// `[3/9] 1 not passed RAM 45.2% VRAM 12.3% tests/test_a.py and 1 more`.
+    fn moving_line(&self) -> String {
         let bad = self.ended.iter().filter(|file| !file.verdict.is_good()).count();
         let mut line = format!("[{}/{}]", self.done, self.files);
         if bad > 0 {
@@ -99,12 +108,15 @@ impl SuiteTerminal {
             let _ = write!(line, " {}", self.paint(bad_style(), &text));
         }
         let _ = write!(line, " RAM {}", percent(self.ram));
+        if self.vram.is_some() {
+            let _ = write!(line, " VRAM {}", percent(self.vram));
+        }
         if let Some(first) = self.running.values().next() {
             let more = self.running.len().saturating_sub(1);
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let _ = write!(line, " {}{more}", short(&one_line(first), 50));
         }
-        self.out.write(&format!("\r\x1b[K{line}"));
+        line
     }
 
     fn file_ended(&mut self, outcome: &FileOutcome, roster: &Roster) {
@@ -243,8 +255,8 @@ impl SuiteTerminal {
                 self.say(&text);
             }
             Notice::Armed { .. } => {}
-            Notice::SuiteFound { rootdir, files, jobs, limit, .. } => {
-                self.files = *files;
+            Notice::SuiteFound { rootdir, files, jobs, limit, vram } => {
+                (self.files, self.vram) = (*files, *vram);
                 let limit = limit.map_or_else(|| "NO limit".to_owned(), |limit| format!("at most {limit}"));
                 let root = one_line(&rootdir.display().to_string());
                 if self.wants > Wants::Little {
@@ -270,10 +282,13 @@ impl SuiteTerminal {
                 }
                 self.say(&format!("{text}\n"));
             }
-            Notice::FileStarted { job, path, .. } => {
+            Notice::FileStarted { job, path, vram, .. } => {
+                self.vram = *vram;
                 self.running.insert(*job, path.clone());
             }
-            Notice::FileEnded { job, outcome, .. } => {
+            Notice::FileEnded { job, vram, outcome } => {
+                // One that was never begun says nothing about it.
+                self.vram = vram.or(self.vram);
                 job.map(|job| self.running.remove(&job));
                 self.file_ended(outcome, roster);
             }
@@ -378,4 +393,27 @@ fn tail(path: &Path, most: u64) -> io::Result<String> {
     }
     file.take(most).read_to_end(&mut text)?;
     Ok(prefix + &String::from_utf8_lossy(&text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_moving_line_says_how_full_the_gpu_is_where_somebody_knows() {
+        let mut terminal = SuiteTerminal::new(Wants::Usual);
+        (terminal.files, terminal.done, terminal.ram) = (9, 3, Some(45.2));
+        let record = |vram| {
+            let (job, path) = (JobId(0), "tests/test_a.py".to_owned());
+            let told = Notice::FileStarted { job, path, attempt: 1, limit: None, vram };
+            Record::now(oomguard_core::Instant(0), told)
+        };
+        for (vram, line) in [
+            (None, "[3/9] RAM 45.2% tests/test_a.py"),
+            (Some(12.34), "[3/9] RAM 45.2% VRAM 12.3% tests/test_a.py"),
+        ] {
+            terminal.tell(&record(vram), &Roster::default());
+            assert_eq!(terminal.moving_line(), line);
+        }
+    }
 }
