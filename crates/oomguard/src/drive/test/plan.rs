@@ -135,6 +135,9 @@ impl Plan {
             None => settings.command.clone(),
         };
         let is_pytest = command.is_none();
+        if !is_pytest {
+            refuse_what_only_pytest_knows(cli, &suite.files)?;
+        }
         let isolation = cli.isolation.or(settings.isolation).unwrap_or(Isolation::Auto);
         let timeout = cli.timeout.map(Some).or(settings.timeout).flatten();
         let preload = crate::suite::preload(&suite.files, &suite.roots);
@@ -309,6 +312,24 @@ fn pytest_args(cli: &cli::Test) -> Vec<String> {
         args.push(format!("--maxfail={maxfail}"));
     }
     args
+}
+
+/// Another runner would run what was to be left out.
+fn refuse_what_only_pytest_knows(cli: &cli::Test, files: &[TestFile]) -> Result<(), Error> {
+    let given = [
+        ("`-k`", cli.keyword.is_some()),
+        ("`-m`", cli.marker.is_some()),
+        ("what stands behind `--`", !cli.pytest.is_empty()),
+        ("a single test (`FILE::TEST`)", files.iter().any(|file| !file.select.is_empty())),
+    ];
+    match given.iter().find(|(_, is_given)| *is_given) {
+        None => Ok(()),
+        Some((what, _)) => {
+            Err(Error::new(format!("{what} is for pytest, and the files are run by a command"))
+                .hint("write it into the command; each file is run whole")
+                .code(4))
+        }
+    }
 }
 
 /// A node id of pytest (relative to the root directory) as an argument that is right from everywhere.

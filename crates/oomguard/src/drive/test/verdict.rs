@@ -122,7 +122,9 @@ impl End<'_> {
             }
             Verdict::Crash => format!("{}{during}", self.crash()),
             Verdict::Interrupted => format!("interrupted{during}"),
-            Verdict::Usage => "pytest refused its arguments (exit code 4)".to_owned(),
+            Verdict::Usage => {
+                "pytest refused its arguments or a `conftest.py` (exit code 4); its log says why".to_owned()
+            }
             Verdict::Internal => "pytest itself failed (exit code 3)".to_owned(),
             Verdict::StartFailed => "it could not be started within its limits; its log says why".to_owned(),
             Verdict::Failed if self.was_left() => {
