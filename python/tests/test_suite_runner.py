@@ -428,7 +428,9 @@ def test_ctrl_c_ends_the_files_and_writes_every_report(suite: Callable[..., Suit
     verdicts = {pathlib.Path(file["path"]).name: file["verdict"] for file in document["files"]}
     assert verdicts["test_a.py"] == "passed"
     assert verdicts["test_b.py"] == "interrupted"
-    assert ElementTree.parse(it.folder / "junit.xml").getroot().find(".//testcase[@name='test_b']/error") is not None
+    at_work = ElementTree.parse(it.folder / "junit.xml").getroot().find(".//testcase[@name='test_b']/skipped")
+    assert at_work is not None
+    assert "interrupted" in (at_work.get("message") or "")
 
 
 def test_a_killed_runner_leaves_nothing_running_and_readable_books(suite: Callable[..., Suite], isolation: str) -> None:
@@ -482,13 +484,74 @@ def test_shards_cover_the_suite_once(suite: Callable[..., Suite]) -> None:
     assert sorted(functools.reduce(operator.iadd, parts, [])) == [f"tests/test_{letter}.py" for letter in "abcdefg"]
 
 
+def test_what_one_part_took_moves_no_file_to_another(suite: Callable[..., Suite], tmp_path: pathlib.Path) -> None:
+    files = {f"test_{letter}.py": "def test_it(): pass\n" for letter in "abcdefg"}
+    it = suite({**files, "test_a.py": "def test_it(): assert sum(range(10_000_000))\n"})
+
+    def listed(part: int, state: str) -> list[str]:
+        return it.run("tests", "--list", "--shard", f"{part}/2", XDG_STATE_HOME=str(tmp_path / state)).stdout.split()
+
+    # One after the other on the same machine, and each on its own.
+    for states in (("one", "one"), ("one", "other")):
+        for part, state in zip((1, 2), states, strict=True):
+            assert it.run("tests", "--shard", f"{part}/2", XDG_STATE_HOME=str(tmp_path / state)).returncode == 0
+            together = listed(1, states[0]) + listed(2, states[1])
+            assert sorted(together) == [f"tests/{name}" for name in sorted(files)]
+
+
+def test_what_an_interrupted_file_was_at_is_no_failure(suite: Callable[..., Suite]) -> None:
+    it = suite({
+        "test_bad.py": """
+            import pathlib
+            def test_bad():
+                while not pathlib.Path("begun").exists(): pass
+                assert 0
+            """,
+        "test_good.py": """
+            import pathlib, threading
+            def test_good():
+                pathlib.Path("begun").touch()
+                threading.Event().wait()
+            def test_after(): pass
+            """,
+    })  # fmt: skip
+    words = ("tests", "-n", "2", "-x", "--memory-limit", "256MiB", "--junitxml", "junit.xml")
+    done = it.run(*words, GITHUB_ACTIONS="true")
+    assert done.returncode == 1, done.stdout
+    assert [line for line in done.stdout.splitlines() if line.startswith("::error")] == [
+        "::error file=tests/test_bad.py,title=tests/test_bad.py%3A%3Atest_bad::assert 0"
+    ]
+    xml = ElementTree.parse(it.folder / "junit.xml").getroot()
+    assert (xml.get("failures"), xml.get("errors"), xml.get("skipped")) == ("1", "0", "2")
+    failed = it.run("tests", "--last-failed", "--list").stdout.split()
+    assert failed == ["tests/test_bad.py"]
+
+
+def test_a_command_runs_whole_files_and_nothing_is_left_out_in_silence(suite: Callable[..., Suite]) -> None:
+    it = suite({"test_a.py": "print('fine')\n", "test_b.py": "raise SystemExit(3)\n"})
+    command = ("--command", f"{sys.executable} {{file}}")
+    done = it.run("tests", *command, "--junitxml", "junit.xml")
+    assert done.returncode == 1, done.stdout
+    xml = ElementTree.parse(it.folder / "junit.xml").getroot()
+    assert (xml.get("tests"), xml.get("errors")) == ("2", "1")
+    for words in (("-k", "fine"), ("-m", "slow"), ("tests/test_a.py::test_x",), ("--", "-q")):
+        refused = it.run(*command, *words)
+        assert refused.returncode == 4
+        assert "is for pytest" in refused.stderr, refused.stderr
+
+
 def test_json_lines_tell_every_file(suite: Callable[..., Suite]) -> None:
-    it = suite({"test_a.py": "def test_a(): pass\n"})
+    it = suite({"test_a.py": "def test_a(): pass\n", "test_b.py": "def test_b(): assert 0\n"})
     done = it.run("tests", "--json")
     events = [json.loads(line) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events if event["event"].startswith(("file", "suite"))] == [
-        "suite-found", "file-started", "file-ended", "suite-ended",
+        "suite-found", "file-started", "file-ended", "file-started", "file-ended", "suite-ended",
     ]  # fmt: skip
+    ends = [(event["worker"], event["exit"]["code"]) for event in events if event["event"] == "ended"]
+    assert ends == [("tests/test_a.py", 0), ("tests/test_b.py", 1)]
+    starts = [(event["worker"], event["attempt"]) for event in events if event["event"] == "started"]
+    assert starts == [("tests/test_a.py", 1), ("tests/test_b.py", 1)]
+    assert [event["event"] for event in events].count("done") == 1
 
 
 def test_the_command_is_there() -> None:

@@ -5,6 +5,9 @@
 use oomguard_core::Bytes;
 use serde::{Deserialize, Serialize};
 
+/// The isolation of a file that another runner than pytest has run.
+pub const COMMAND: &str = "command";
+
 /// How a file ended, best first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,6 +42,11 @@ impl Verdict {
     /// Nothing to look at.
     pub const fn is_good(self) -> bool {
         matches!(self, Verdict::Passed | Verdict::NoTests)
+    }
+
+    /// Not of its own making: somebody stopped the run.
+    pub const fn is_not_its_own(self) -> bool {
+        matches!(self, Verdict::NotRun | Verdict::Interrupted)
     }
 
     /// Memory ended it.
@@ -98,7 +106,7 @@ pub enum TestVerdict {
     Xpassed,
     /// It was at work when its process died.
     Killed,
-    /// Its process died before its turn.
+    /// Its process died before its turn, or it was interrupted.
     NotRun,
 }
 

@@ -118,14 +118,14 @@ impl Beats {
     }
 
     /// All tests with everything that is known about them, given the text of the file. Where the process did not come
-    /// to its end, or pytest stopped in the middle, the test at work ended after so many seconds, and those after it were
-    /// not run, because of `died`.
-    pub fn tests(self, details: &str, died: Option<(&str, f64)>) -> Vec<TestOutcome> {
+    /// to its end, or pytest stopped in the middle, the test at work came to that after so many seconds, and those after it
+    /// were not run, because of `died`.
+    pub fn tests(self, details: &str, died: Option<(TestVerdict, &str, f64)>) -> Vec<TestOutcome> {
         let Beats { collected, mut tests, running, end, .. } = self;
-        if let Some((why, seconds)) = died {
+        if let Some((at_work, why, seconds)) = died {
             if let Some(nodeid) = &running {
-                let killed = TestOutcome::new(nodeid.clone(), TestVerdict::Killed);
-                tests.push(TestOutcome { seconds, message: Some(why.to_owned()), ..killed });
+                let ended = TestOutcome::new(nodeid.clone(), at_work);
+                tests.push(TestOutcome { seconds, message: Some(why.to_owned()), ..ended });
             }
             let told: Vec<String> = tests.iter().map(|test| test.nodeid.clone()).collect();
             let left = collected.into_iter().filter(|id| !told.contains(id));
@@ -200,7 +200,7 @@ mod tests {
     fn the_test_at_work_was_killed_and_the_others_were_not_run() {
         let mut beats = Beats::default();
         beats.take(LINES.as_bytes());
-        let tests = beats.tests("", Some(("killed: memory", 2.0)));
+        let tests = beats.tests("", Some((TestVerdict::Killed, "killed: memory", 2.0)));
         let found: Vec<_> = tests.iter().map(|test| (test.nodeid.as_str(), test.outcome)).collect();
         assert_eq!(
             found,

@@ -1,15 +1,18 @@
 //! JUnit's XML: one suite a file, one case a test, a memory kill as an error of the test that was at work.
 //!
-//! Written whole again and again while the run goes on, so that it can be read whatever happens to us; at most once a
-//! second, because it grows.
+//! Written whole again and again while the run goes on, so that it can be read whatever happens to us: a file's end is in
+//! it at once, or, because it grows, when a second has gone by since it was last written. A thread of its own writes, because
+//! a busy disk may take seconds, and the guard has none to give.
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, TestRerun, TestSuite};
 
 use crate::error::Error;
-use crate::outcome::{FileOutcome, TestOutcome, TestVerdict, Verdict};
+use crate::outcome::{COMMAND, FileOutcome, TestOutcome, TestVerdict, Verdict};
 use crate::record::{Notice, Record, Roster, Told};
 use crate::sink::Sink;
 use crate::state::{can_write_beside, write_whole};
@@ -17,55 +20,108 @@ use crate::state::{can_write_beside, write_whole};
 /// Not written more often than this.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Writes the file.
+/// Has the file written.
 pub struct Junit {
     path: PathBuf,
-    /// Every file's last outcome, and the one before it where it was run again.
-    ended: Vec<(FileOutcome, Option<FileOutcome>)>,
-    written: Option<Instant>,
-    failed: Option<String>,
+    writer: Option<Writer>,
 }
+
+/// Takes the outcomes; gives why it could not write, in the end.
+type Writer = (Sender<FileOutcome>, JoinHandle<Result<(), String>>);
 
 impl Junit {
     /// Will write to `path`; found out now, not after hours of work.
     pub fn open(path: &Path) -> Result<Junit, Error> {
         can_write_beside(path).map_err(|error| Error::io("write", path, &error))?;
-        Ok(Junit { path: path.to_owned(), ended: Vec::new(), written: None, failed: None })
+        Ok(Junit { path: path.to_owned(), writer: None })
     }
 
-    fn write(&mut self) {
-        self.written = Some(Instant::now());
-        let mut report = Report::new("oomguard");
-        for (outcome, before) in &self.ended {
-            report.add_test_suite(suite(outcome, before.as_ref()));
+    /// Starts the writer: with the first outcome, because a thread that is there before the guard has blocked its signals
+    /// would be killed by them in the guard's place.
+    fn writer(&mut self) -> Option<&Writer> {
+        if self.writer.is_none() {
+            let (sender, receiver) = channel();
+            let path = self.path.clone();
+            let thread = std::thread::Builder::new().name("junit".to_owned());
+            match thread.spawn(move || keep_written(&path, &receiver)) {
+                Ok(thread) => self.writer = Some((sender, thread)),
+                Err(error) => self.complain(&error.to_string()),
+            }
         }
-        let written = report.to_string().map_err(|error| error.to_string()).and_then(|xml| {
-            write_whole(&self.path, xml.as_bytes(), 0o666).map_err(|error| error.to_string())
-        });
-        self.failed = written.err();
+        self.writer.as_ref()
+    }
+
+    fn complain(&self, why: &str) {
+        crate::complain(&format!("oomguard: could not write `{}`: {why}", self.path.display()));
     }
 }
 
 impl Sink for Junit {
     fn tell(&mut self, record: &Record, _: &Roster) {
         let Told::Notice(Notice::FileEnded { outcome, .. }) = &record.told else { return };
-        match self.ended.iter_mut().find(|(before, _)| before.path == outcome.path) {
-            Some(entry) => {
-                let before = std::mem::replace(&mut entry.0, (**outcome).clone());
-                entry.1 = Some(before);
-            }
-            None => self.ended.push(((**outcome).clone(), None)),
-        }
-        if self.written.is_none_or(|at| at.elapsed() >= PAUSE) {
-            self.write();
+        if let Some((sender, _)) = self.writer() {
+            // Without a writer there is nobody left to tell.
+            let _ = sender.send((**outcome).clone());
         }
     }
 
     fn finish(&mut self) {
-        self.write();
-        if let Some(why) = &self.failed {
-            crate::complain(&format!("oomguard: could not write `{}`: {why}", self.path.display()));
+        self.writer();
+        let Some((sender, thread)) = self.writer.take() else { return };
+        drop(sender);
+        match thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => self.complain(&why),
+            Err(_) => self.complain("its writer has died"),
         }
+    }
+}
+
+/// Writes what has come, and once more when nothing comes any more; gives how that went.
+fn keep_written(path: &Path, outcomes: &Receiver<FileOutcome>) -> Result<(), String> {
+    let mut ended = Ended::default();
+    let mut written: Option<Instant> = None;
+    // When what has come since then is to be written.
+    let mut due: Option<Instant> = None;
+    loop {
+        let next = match due {
+            None => outcomes.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(due) => outcomes.recv_timeout(due.saturating_duration_since(Instant::now())),
+        };
+        match next {
+            Ok(outcome) => {
+                ended.take(outcome);
+                due = due.or_else(|| Some(written.map_or_else(Instant::now, |at| at + PAUSE)));
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                // It is tried again with the next, and what remains is said in the end.
+                let _ = ended.write(path);
+                (written, due) = (Some(Instant::now()), None);
+            }
+            Err(RecvTimeoutError::Disconnected) => return ended.write(path),
+        }
+    }
+}
+
+/// Every file's last outcome, and the one before it where it was run again.
+#[derive(Default)]
+struct Ended(Vec<(FileOutcome, Option<FileOutcome>)>);
+
+impl Ended {
+    fn take(&mut self, outcome: FileOutcome) {
+        match self.0.iter_mut().find(|(before, _)| before.path == outcome.path) {
+            Some((last, before)) => *before = Some(std::mem::replace(last, outcome)),
+            None => self.0.push((outcome, None)),
+        }
+    }
+
+    fn write(&self, path: &Path) -> Result<(), String> {
+        let mut report = Report::new("oomguard");
+        for (outcome, before) in &self.0 {
+            report.add_test_suite(suite(outcome, before.as_ref()));
+        }
+        let xml = report.to_string().map_err(|error| error.to_string())?;
+        write_whole(path, xml.as_bytes(), 0o666).map_err(|error| error.to_string())
     }
 }
 
@@ -92,24 +148,34 @@ fn suite(outcome: &FileOutcome, before: Option<&FileOutcome>) -> TestSuite {
     for test in &outcome.tests {
         suite.add_test_case(case(outcome, test, again));
     }
-    if !outcome.verdict.is_good() && !outcome.tests.iter().any(|test| test.outcome.is_failure()) {
+    let nobody_tells = match outcome.verdict {
+        // Of another runner's tests nothing is known but how all of them ended.
+        Verdict::Passed | Verdict::NoTests => outcome.isolation == COMMAND,
+        Verdict::Interrupted => outcome.tests.is_empty(),
+        _ => !outcome.tests.iter().any(|test| test.outcome.is_failure()),
+    };
+    if nobody_tells {
         suite.add_test_case(whole_file(outcome));
     }
     suite
 }
 
-/// A file that ended badly, or was never begun, without a test to blame.
+/// A file that ended badly, or was never begun, without a test to blame; and every file of another runner's.
 fn whole_file(outcome: &FileOutcome) -> TestCase {
     let mut status = match outcome.verdict {
-        Verdict::NotRun => TestCaseStatus::skipped(),
+        Verdict::Passed | Verdict::NoTests => TestCaseStatus::success(),
+        verdict if verdict.is_not_its_own() => TestCaseStatus::skipped(),
         _ => TestCaseStatus::non_success(NonSuccessKind::Error),
     };
-    status.set_message(outcome.message.clone().unwrap_or_default());
-    if outcome.verdict != Verdict::NotRun {
+    if let Some(message) = &outcome.message {
+        status.set_message(message.clone());
+    }
+    if !outcome.verdict.is_good() && outcome.verdict != Verdict::NotRun {
         status.set_type(outcome.verdict.kind());
     }
     let mut case = TestCase::new(outcome.path.clone(), status);
     case.set_classname(classname(&outcome.path));
+    case.set_time(Duration::from_secs_f64(outcome.seconds.max(0.0)));
     case
 }
 
@@ -176,4 +242,56 @@ fn status(outcome: &FileOutcome, test: &TestOutcome, before: Option<&FileOutcome
 /// `tests/unit/test_a.py` as a module: `tests.unit.test_a`.
 fn classname(path: &str) -> String {
     path.strip_suffix(".py").unwrap_or(path).replace('/', ".")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::suite::tests::outcome;
+    use oomguard_core::Instant as Mono;
+
+    fn ends(junit: &mut Junit, path: &str, verdict: Verdict, isolation: &str) {
+        let outcome = FileOutcome { isolation: isolation.to_owned(), ..outcome(path, verdict, Vec::new()) };
+        let told = Notice::FileEnded { job: None, vram: None, outcome: Box::new(outcome) };
+        junit.tell(&Record::now(Mono(0), told), &Roster::default());
+    }
+
+    #[test]
+    fn what_has_ended_is_written_though_nothing_else_happens() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("junit.xml");
+        let mut junit = Junit::open(&path).unwrap();
+        for name in ["a.py", "b.py", "c.py"] {
+            ends(&mut junit, name, Verdict::Passed, "spawn");
+        }
+        let late = Instant::now() + Duration::from_secs(20);
+        // Nobody ends it: this is what somebody finds after our death.
+        while !std::fs::read_to_string(&path).is_ok_and(|xml| xml.contains("c.py")) {
+            assert!(Instant::now() < late, "{:?}", std::fs::read_to_string(&path));
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_runner_is_a_test_and_one_that_was_interrupted_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("junit.xml");
+        let mut junit = Junit::open(&path).unwrap();
+        for (name, verdict) in
+            [("good", Verdict::Passed), ("bad", Verdict::Failed), ("late", Verdict::Interrupted)]
+        {
+            ends(&mut junit, name, verdict, COMMAND);
+        }
+        junit.finish();
+        let xml = std::fs::read_to_string(&path).unwrap();
+        assert!(xml.contains("tests=\"3\" skipped=\"1\" failures=\"0\" errors=\"1\""), "{xml}");
+    }
+
+    #[test]
+    fn a_run_without_a_file_has_a_report_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("junit.xml");
+        Junit::open(&path).unwrap().finish();
+        assert!(std::fs::read_to_string(&path).unwrap().contains("tests=\"0\""));
+    }
 }

@@ -136,7 +136,8 @@ impl SuiteTerminal {
                 self.show(log);
             }
         }
-        if self.github && !outcome.verdict.is_good() && !outcome.again && outcome.verdict != Verdict::NotRun {
+        let has_nothing_to_say = outcome.verdict.is_good() || outcome.verdict.is_not_its_own();
+        if self.github && !has_nothing_to_say && !outcome.again {
             let text = github::annotations(outcome);
             self.say(&text);
         }

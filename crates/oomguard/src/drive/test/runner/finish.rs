@@ -12,7 +12,7 @@ use super::super::slot::Slot;
 use super::super::verdict::End;
 use super::{NO_TEST_FAILED, Runner, SLOT};
 use crate::config::test::RetryOn;
-use crate::outcome::{FileOutcome, Verdict};
+use crate::outcome::{COMMAND, FileOutcome, TestVerdict, Verdict};
 use crate::record::Notice;
 
 impl Runner {
@@ -89,8 +89,10 @@ impl Runner {
             );
         let message = slot.error.clone().or(message);
         let seconds = age.as_secs_f64();
-        let tests =
-            slot.beats.tests(&details, died.then(|| (message.as_deref().unwrap_or_default(), seconds)));
+        // One that we have interrupted has nothing to answer for.
+        let at_work = if verdict == Verdict::Interrupted { TestVerdict::NotRun } else { TestVerdict::Killed };
+        let death = died.then(|| (at_work, message.as_deref().unwrap_or_default(), seconds));
+        let tests = slot.beats.tests(&details, death);
         let silent = verdict == Verdict::Failed && !tests.iter().any(|test| test.outcome.is_failure());
         let message = message.or_else(|| silent.then(|| NO_TEST_FAILED.to_owned()));
         FileOutcome {
@@ -104,7 +106,7 @@ impl Runner {
             peak_ram: Some(peak).filter(|peak| *peak > Bytes::ZERO),
             peak_vram: slot.gpu.as_ref().and_then(|held| held.peak),
             limit: slot.limit,
-            isolation: if self.plan.command.is_some() { "command" } else { slot.isolation }.to_owned(),
+            isolation: if self.plan.command.is_some() { COMMAND } else { slot.isolation }.to_owned(),
             exit_code: if let Exit::Code(code) = exit { Some(code) } else { None },
             signal: if let Exit::Signal(signal) = exit { Some(signal) } else { None },
             left_behind: slot.left,
