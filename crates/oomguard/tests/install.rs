@@ -34,6 +34,18 @@ fn flags_that_watch_would_refuse_are_refused_here() {
 }
 
 #[test]
+fn what_is_recorded_lies_where_the_service_may_write() {
+    let world = World::new();
+    let ask = |words: &[&str]| world.done(&mut world.oomguard(words.iter().copied()));
+    let shown = ask(&["install", "--system", "--", "--record", "/var/log/a b/watch.jsonl"]).with(0);
+    assert!(shown.out.contains("ProtectSystem=strict"), "{shown:?}");
+    assert!(shown.out.contains("\nReadWritePaths=\"/var/log/a b\"\n"), "{shown:?}");
+    assert!(!ask(&["install", "--system"]).with(0).out.contains("ReadWritePaths"));
+    let refused = ask(&["install", "--user", "--", "--record", "watch.jsonl"]).with(125);
+    assert!(refused.err.contains("nowhere for a service") && refused.err.contains("hint: "), "{refused:?}");
+}
+
+#[test]
 fn systemd_understands_the_unit() {
     let there = Command::new("systemd-analyze").arg("--version").output().is_ok();
     if !has("systemd", there, "there is no systemd-analyze") {

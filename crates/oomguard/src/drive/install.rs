@@ -23,14 +23,19 @@ pub fn install(cli: &cli::Install) -> Result<u8, Error> {
     let program = std::env::current_exe()
         .map_err(|error| Error::io("find", Path::new("oomguard's own program"), &error))?;
     let words = [&["oomguard".into(), "watch".into()], cli.flags.as_slice()].concat();
-    if let Err(error) = cli::Cli::try_parse_from(&words) {
-        return Err(Error::new(format!(
-            "`oomguard watch` would not start\n{}",
-            error.render().to_string().trim_end()
-        )));
-    }
+    let record = match cli::Cli::try_parse_from(&words) {
+        Ok(cli::Cli { verb: cli::Verb::Watch(watch) }) => watch.record,
+        Ok(_) => None,
+        Err(error) => {
+            return Err(Error::new(format!(
+                "`oomguard watch` would not start\n{}",
+                error.render().to_string().trim_end()
+            )));
+        }
+    };
+    let written = record.as_deref().map(folder_of).transpose()?;
     let path = place(cli.user, &|name| std::env::var_os(name))?;
-    let text = unit(cli.user, &program, &cli.flags)?;
+    let text = unit(cli.user, &program, &cli.flags, written)?;
     let manager = if cli.user { "systemctl --user" } else { "systemctl" };
     let is_safe = if cli.user { Ok(()) } else { check_program(&program) };
     if !cli.yes {
@@ -85,7 +90,16 @@ fn check_program(program: &Path) -> Result<(), Error> {
     })
 }
 
-fn unit(user: bool, program: &Path, flags: &[OsString]) -> Result<String, Error> {
+/// Where `--record` writes. A service has no folder to start from.
+fn folder_of(record: &Path) -> Result<&Path, Error> {
+    record.parent().filter(|folder| folder.is_absolute()).ok_or_else(|| {
+        Error::new(format!("`--record {}` is nowhere for a service", record.display()))
+            .hint("write the whole path: `--record /var/log/oomguard.jsonl`")
+    })
+}
+
+/// `written`: the one folder that it has to write to.
+fn unit(user: bool, program: &Path, flags: &[OsString], written: Option<&Path>) -> Result<String, Error> {
     let words =
         [program.as_os_str(), OsStr::new("watch")].into_iter().chain(flags.iter().map(OsString::as_os_str));
     let command = words.map(quoted).collect::<Result<Vec<_>, _>>()?.join(" ");
@@ -97,6 +111,10 @@ fn unit(user: bool, program: &Path, flags: &[OsString]) -> Result<String, Error>
             "OOMScoreAdjust=-900\nProtectSystem=strict\nProtectHome=read-only\nRestrictAddressFamilies=AF_UNIX\n",
             "multi-user.target",
         ),
+    };
+    let writes = match written.filter(|_| !user) {
+        Some(folder) => format!("ReadWritePaths={}\n", quoted(folder.as_os_str())?),
+        None => String::new(),
     };
     Ok(format!(
         "{OURS}
@@ -112,7 +130,7 @@ WatchdogSec=30
 Delegate=yes
 OOMPolicy=continue
 NoNewPrivileges=yes
-{system}
+{system}{writes}
 [Install]
 WantedBy={target}
 "
@@ -171,7 +189,7 @@ mod tests {
     fn what_somebody_else_wrote_stays() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/unit.service");
-        let text = unit(false, Path::new("/usr/bin/oomguard"), &[]).unwrap();
+        let text = unit(false, Path::new("/usr/bin/oomguard"), &[], None).unwrap();
         write(&path, &text).unwrap();
         write(&path, &text).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
