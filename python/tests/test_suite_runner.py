@@ -527,6 +527,20 @@ def test_what_an_interrupted_file_was_at_is_no_failure(suite: Callable[..., Suit
     assert failed == ["tests/test_bad.py"]
 
 
+def test_what_failed_last_is_remembered_until_it_has_run_and_may_be_gone(suite: Callable[..., Suite]) -> None:
+    text = "def test_good(): pass\ndef test_bad(): assert 0\n"
+    it = suite({"test_a.py": text, "test_b.py": text})
+    assert it.run("tests").returncode == 1
+    assert it.run("tests", "-k", "good").returncode == 0
+    assert it.run("tests/test_a.py::test_good").returncode == 0
+    (it.folder / "tests" / "test_b.py").write_text(text.replace("bad", "renamed"))
+    code, files, _ = it.report("tests", "--last-failed")
+    assert code == 1
+    ran = {name: [test["nodeid"].partition("::")[2] for test in file["tests"]] for name, file in files.items()}
+    assert ran == {"test_a.py": ["test_bad"], "test_b.py": ["test_good", "test_renamed"]}
+    assert it.run("tests", "--last-failed", "--list").stdout.split() == ["tests/test_a.py", "tests/test_b.py"]
+
+
 def test_a_command_runs_whole_files_and_nothing_is_left_out_in_silence(suite: Callable[..., Suite]) -> None:
     it = suite({"test_a.py": "print('fine')\n", "test_b.py": "raise SystemExit(3)\n"})
     command = ("--command", f"{sys.executable} {{file}}")

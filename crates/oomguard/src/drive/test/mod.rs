@@ -17,6 +17,7 @@ mod standby;
 mod verdict;
 mod zygote;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, HostSample};
@@ -27,7 +28,7 @@ use super::{Guard, Hand, Place, Sensors, prepare, sensors};
 use crate::cli;
 use crate::config::test::{Settings, load};
 use crate::error::Error;
-use crate::outcome::Verdict;
+use crate::outcome::{TestVerdict, Verdict};
 use crate::record::{Notice, Roster};
 use crate::sink::suite::{Junit, Profile, SuiteReport, SuiteTerminal, Wants};
 use crate::sink::{JsonLines, Sinks};
@@ -234,9 +235,10 @@ fn sinks(
     Ok(sinks)
 }
 
-/// For the next run: time (of a `whole` suite), memory, failures.
+/// For the next run: time (of whole files in a `whole` suite), memory, failures.
 fn remember(mut history: History, runner: &Runner, whole: bool, state: &StateDir, guard: &mut Guard) {
-    for outcome in runner.outcomes.values().filter(|outcome| outcome.verdict != Verdict::NotRun) {
+    let ran = runner.outcomes.iter().filter(|(_, outcome)| outcome.verdict != Verdict::NotRun);
+    for (case, outcome) in ran {
         let failed = outcome.tests.iter().filter(|test| test.outcome.is_failure());
         let mut failed: Vec<String> = failed.map(|test| test.nodeid.clone()).collect();
         // Of one that was interrupted nothing is known but what had failed before.
@@ -247,8 +249,17 @@ fn remember(mut history: History, runner: &Runner, whole: bool, state: &StateDir
         if failed.is_empty() && !outcome.verdict.is_good() {
             failed.push(outcome.path.clone());
         }
+        // What was left out this time, or was not come to, fails as it did.
+        let narrowed = runner.is_narrowed(*case);
+        if let Some(past) = history.get(&outcome.path).filter(|_| narrowed || !outcome.verdict.is_good()) {
+            let ran = outcome.tests.iter().filter(|test| test.outcome != TestVerdict::NotRun);
+            let ran: BTreeSet<&str> = ran.map(|test| test.nodeid.as_str()).collect();
+            let has_run = |id: &String| ran.contains(id.as_str());
+            let left_out: Vec<String> = past.failed.iter().filter(|id| !has_run(id)).cloned().collect();
+            failed.extend(left_out.into_iter().filter(|id| *id != outcome.path));
+        }
         let now = Past {
-            seconds: Some(outcome.seconds).filter(|_| whole && came_to_its_end),
+            seconds: Some(outcome.seconds).filter(|_| whole && came_to_its_end && !narrowed),
             peak_ram: outcome.peak_ram,
             peak_vram: outcome.peak_vram,
             failed,

@@ -29,6 +29,9 @@ const MAX_SPLIT: &str = "max_split_size_mb:64";
 /// A process of torch's gets no more than this share of a GPU.
 const FRACTION: &str = "per_process_memory_fraction";
 
+/// Options of pytest by which it leaves out tests of a file.
+const LEAVE_OUT: [&str; 6] = ["-k", "-m", "--deselect", "--lf", "--last-failed", "--stepwise"];
+
 /// One file.
 #[derive(Clone, Debug)]
 pub struct Case {
@@ -38,6 +41,10 @@ pub struct Case {
     pub name: String,
     /// What pytest is told to run: the file, or node ids in it.
     pub args: Vec<String>,
+    /// Those are what failed last: they may be gone by now.
+    pub args_are_old: bool,
+    /// They were, and all of the file was run.
+    pub was_renewed: bool,
     /// What it may use.
     pub limit: Option<Bytes>,
     /// Somebody chose that limit: it is never raised.
@@ -103,6 +110,13 @@ pub struct Plan {
     pub retry_on: Vec<RetryOn>,
     /// Stop after so many failed tests.
     pub maxfail: Option<u32>,
+}
+
+impl Case {
+    /// All of its file.
+    pub fn whole(&self) -> Vec<String> {
+        vec![self.path.to_string_lossy().into_owned()]
+    }
 }
 
 impl Plan {
@@ -219,16 +233,20 @@ impl Plan {
             (None, limit) => limit.unwrap_or(MEMORY_LIMIT),
         };
         let failed = past.map(|past| past.failed.clone()).filter(|_| cli.last_failed).unwrap_or_default();
-        let args = match (failed.is_empty(), file.select.is_empty()) {
+        let whole = path.to_string_lossy().into_owned();
+        let args: Vec<String> = match (failed.is_empty(), file.select.is_empty()) {
             (false, _) => failed.iter().map(|id| node(&path, id)).collect(),
-            (true, false) => file.select.iter().map(|test| format!("{}::{test}", path.display())).collect(),
-            (true, true) => vec![path.to_string_lossy().into_owned()],
+            (true, false) => file.select.iter().map(|test| format!("{whole}::{test}")).collect(),
+            (true, true) => vec![whole.clone()],
         };
+        let args_are_old = !failed.is_empty() && args != [whole];
         let own_timeout = if cli.timeout.is_some() { timeout } else { own.timeout.unwrap_or(timeout) };
         Case {
             path,
             name,
             args,
+            args_are_old,
+            was_renewed: false,
             limit,
             limit_is_meant,
             need: Need {
@@ -243,6 +261,14 @@ impl Plan {
             env: own.env,
             isolation: own.isolation.unwrap_or(self.isolation),
         }
+    }
+
+    /// Whether tests of this file may have been left out.
+    pub fn is_narrowed(&self, case: usize) -> bool {
+        let case = &self.cases[case];
+        let leaves_out = |arg: &String| LEAVE_OUT.iter().any(|option| arg.starts_with(option));
+        let options = self.options.iter().chain(&self.pytest);
+        !case.was_renewed && (case.args != case.whole() || options.into_iter().any(leaves_out))
     }
 
     /// Whether any file uses a GPU.

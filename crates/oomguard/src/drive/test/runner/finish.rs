@@ -41,13 +41,18 @@ impl Runner {
         }
         let outcome = self.outcome(slot, cause, exit, age, peak, largest);
         let again = outcome.again;
-        let memory = outcome.peak_ram.unwrap_or_default();
+        let (memory, verdict) = (outcome.peak_ram.unwrap_or_default(), outcome.verdict);
         if !again {
             self.failed_tests += failures(&outcome);
         }
         self.outcomes.insert(case, outcome.clone());
         guard.note(Notice::FileEnded { job: Some(job), vram, outcome: Box::new(outcome) });
         if again {
+            // pytest refuses a test that is not there any more.
+            let it = &mut self.plan.cases[case];
+            if std::mem::take(&mut it.args_are_old) && verdict == Verdict::Usage {
+                (it.args, it.was_renewed) = (it.whole(), true);
+            }
             self.queue.again(case, Need { memory, ..self.plan.cases[case].need });
         }
         if let Some(most) = self.plan.maxfail.filter(|most| self.failed_tests >= *most) {
@@ -116,7 +121,8 @@ impl Runner {
     }
 
     /// Killed by memory: once, alone, with all that there is; at its own limit only if that may be raised, or it would
-    /// die of it again. Everything else as often as was asked for.
+    /// die of it again. What failed last and is not there any more: once, the whole file. Everything else as often as was
+    /// asked for.
     pub(super) fn is_worth_another(&self, case: usize, attempt: u32, verdict: Verdict, cause: Cause) -> bool {
         let asked = |what| self.plan.retry_on.contains(&what) && attempt <= self.plan.retries;
         match verdict {
@@ -128,6 +134,7 @@ impl Runner {
             Verdict::Crash => asked(RetryOn::Crash),
             Verdict::Timeout => asked(RetryOn::Timeout),
             Verdict::Failed => asked(RetryOn::Failure),
+            Verdict::Usage => self.plan.cases[case].args_are_old,
             _ => false,
         }
     }

@@ -170,6 +170,11 @@ impl Runner {
         }
     }
 
+    /// Whether tests of this file may have been left out.
+    pub fn is_narrowed(&self, case: usize) -> bool {
+        self.plan.is_narrowed(case)
+    }
+
     /// All arguments of pytest but the file.
     fn pytest_args(&self) -> Vec<String> {
         let mut args = self.plan.pytest.clone();
