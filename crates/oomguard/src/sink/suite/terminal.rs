@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
@@ -45,6 +45,8 @@ pub struct SuiteTerminal {
     color: bool,
     moving: bool,
     github: bool,
+    /// Where the root directory lies in GitHub's eyes.
+    below: PathBuf,
     files: usize,
     done: usize,
     running: BTreeMap<JobId, String>,
@@ -67,6 +69,7 @@ impl SuiteTerminal {
             color: choice != anstream::ColorChoice::Never,
             moving: terminal && std::env::var_os("TERM").is_none_or(|term| term != "dumb"),
             github: std::env::var_os("GITHUB_ACTIONS").is_some_and(|value| value == "true"),
+            below: PathBuf::new(),
             files: 0,
             done: 0,
             running: BTreeMap::new(),
@@ -138,7 +141,7 @@ impl SuiteTerminal {
         }
         let has_nothing_to_say = outcome.verdict.is_good() || outcome.verdict.is_not_its_own();
         if self.github && !has_nothing_to_say && !outcome.again {
-            let text = github::annotations(outcome);
+            let text = github::annotations(outcome, &self.below);
             self.say(&text);
         }
         let _ = roster;
@@ -258,6 +261,7 @@ impl SuiteTerminal {
             Notice::Armed { .. } => {}
             Notice::SuiteFound { rootdir, files, jobs, limit, vram } => {
                 (self.files, self.vram) = (*files, *vram);
+                self.below = github::below(rootdir, std::env::var_os("GITHUB_WORKSPACE").as_deref());
                 let limit = limit.map_or_else(|| "NO limit".to_owned(), |limit| format!("at most {limit}"));
                 let root = one_line(&rootdir.display().to_string());
                 if self.wants > Wants::Little {
