@@ -527,6 +527,26 @@ def test_what_an_interrupted_file_was_at_is_no_failure(suite: Callable[..., Suit
     assert failed == ["tests/test_bad.py"]
 
 
+def test_under_nohup_the_terminal_may_go(suite: Callable[..., Suite]) -> None:
+    it = suite({
+        "test_a.py": """
+            import pathlib
+            def test_a():
+                pathlib.Path("begun").touch()
+                while not pathlib.Path("go").exists(): pass
+            """,
+        "test_b.py": "def test_b(): pass\n",
+    })  # fmt: skip
+    command = ["sh", "-c", 'trap "" HUP; exec "$0" "$@"', *it.command("tests", "--timeout", "60s")]
+    process = subprocess.Popen(command, cwd=it.folder, env=it.env, stdout=subprocess.PIPE, text=True)
+    wait_until(lambda: (it.folder / "begun").exists(), "the file did not begin", PATIENCE)
+    process.send_signal(signal.SIGHUP)
+    (it.folder / "go").touch()
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out
+    assert "2 passed" in out
+
+
 def test_what_failed_last_is_remembered_until_it_has_run_and_may_be_gone(suite: Callable[..., Suite]) -> None:
     text = "def test_good(): pass\ndef test_bad(): assert 0\n"
     it = suite({"test_a.py": text, "test_b.py": text})

@@ -227,6 +227,25 @@ fn a_service_manager_hears_that_it_is_ready_alive_and_ending() {
 }
 
 #[test]
+fn it_ends_with_its_terminal_but_for_nohup() {
+    let world = World::new();
+    let said = world.path("said");
+    for (trap, end) in [("", "(SIGHUP)"), ("trap '' HUP;", "(SIGTERM)")] {
+        let script = format!("{trap} exec \"$0\" watch --only user:4294967294");
+        let mut guard = world.command("sh");
+        guard.args(["-c", &script, env!("CARGO_BIN_EXE_oomguard")]);
+        let mut guard = guard.stderr(std::fs::File::create(&said).unwrap()).spawn().unwrap();
+        wait_until(PATIENCE, "armed", || text(&said).contains("armed"));
+        signal(&guard, Signal::HUP);
+        if !trap.is_empty() {
+            signal(&guard, Signal::TERM);
+        }
+        assert_eq!(end_of(&mut guard).code(), Some(0));
+        assert!(text(&said).contains(end), "{}", text(&said));
+    }
+}
+
+#[test]
 fn what_makes_no_sense_is_refused_with_a_remedy() {
     let world = World::new();
     let done = world.done(&mut world.oomguard(["watch", "--reserve", "2GiB", "--warning", "1GiB"])).with(125);

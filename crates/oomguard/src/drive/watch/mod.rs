@@ -192,9 +192,13 @@ impl Guard {
         let broken = |e: oomguard_sys::Error| Error::new(format!("could not read signals: {e}"));
         let mut why = None;
         while let Some(received) = self.signals.receive().map_err(broken)? {
-            if [Signal::TERM, Signal::INT].map(Signal::as_raw).contains(&received.signal) {
-                why = Some(if received.signal == Signal::INT.as_raw() { "SIGINT" } else { "SIGTERM" });
-            }
+            why = why.or(match Signal::from_named_raw(received.signal) {
+                Some(Signal::TERM) => Some("SIGTERM"),
+                Some(Signal::INT) => Some("SIGINT"),
+                // The terminal is gone.
+                Some(Signal::HUP) if !self.signals.was_ignored(received.signal) => Some("SIGHUP"),
+                _ => None,
+            });
         }
         if let Some(why) = why {
             self.service.stopping();

@@ -81,6 +81,18 @@ impl Signals {
         self.fd.as_fd()
     }
 
+    /// Whether we were started with this one ignored (`nohup`, a script's background job). Such a one is read from the
+    /// descriptor all the same, because the kernel keeps what is blocked. One call.
+    pub fn was_ignored(&self, signal: i32) -> bool {
+        // SAFETY: `sigaction` is plain data; without a new action the call only fills in the present one, which is what we were
+        // started with, as nothing here installs any.
+        unsafe {
+            let mut present: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(signal, std::ptr::null(), &raw mut present) == 0
+                && present.sa_sigaction == libc::SIG_IGN
+        }
+    }
+
     /// The next signal; `None` if there is no more. Never blocks, never allocates.
     pub fn receive(&mut self) -> Result<Option<Received>> {
         const SIZE: usize = size_of::<libc::signalfd_siginfo>();

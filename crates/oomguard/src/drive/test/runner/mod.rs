@@ -241,6 +241,8 @@ impl Verb for Runner {
     fn signal(&mut self, guard: &mut Guard, signal: Received) {
         let name = match Signal::from_named_raw(signal.signal) {
             Some(Signal::USR1 | Signal::USR2) => return,
+            // nohup: the terminal may go.
+            Some(Signal::HUP) if guard.signals.was_ignored(signal.signal) => return,
             Some(Signal::INT) => "Ctrl-C".to_owned(),
             Some(Signal::TERM) => "SIGTERM".to_owned(),
             _ => format!("signal {}", signal.signal),
