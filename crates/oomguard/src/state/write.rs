@@ -14,8 +14,11 @@ pub fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     Folder::open(dir)?.replace(name, bytes, mode)
 }
 
-/// Whether [`write_whole`] has a chance: a file beside `path` can be made and removed.
+/// Whether [`write_whole`] has a chance: `path` is no folder, and a file beside it can be made and removed.
 pub fn can_write_beside(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
     let (dir, name) = folder::parts(path)?;
     Folder::open(dir)?.can_replace(name)
 }
@@ -44,5 +47,12 @@ mod tests {
         fs::write(path.join("inside"), b"").unwrap();
         assert!(write_whole(&path, b"new", 0o600).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_in_the_place_of_a_report_is_found_out_beforehand() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(can_write_beside(dir.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        can_write_beside(&dir.path().join("report.json")).unwrap();
     }
 }
