@@ -527,6 +527,28 @@ def test_what_an_interrupted_file_was_at_is_no_failure(suite: Callable[..., Suit
     assert failed == ["tests/test_bad.py"]
 
 
+def test_runs_that_come_later_leave_one_that_goes_on_its_folder(suite: Callable[..., Suite]) -> None:
+    it = suite({
+        "test_a.py": """
+            import pathlib
+            def test_a():
+                pathlib.Path("begun").touch()
+                while not pathlib.Path("go").exists(): pass
+            """,
+        "test_b.py": "def test_b(): pass\n",
+    })  # fmt: skip
+    process = subprocess.Popen(
+        it.command("tests", "--timeout", "120s"), cwd=it.folder, env=it.env, stdout=subprocess.PIPE, text=True
+    )
+    wait_until(lambda: (it.folder / "begun").exists(), "the file did not begin", PATIENCE)
+    for _ in range(6):
+        assert it.run("tests/test_b.py").returncode == 0
+    (it.folder / "go").touch()
+    out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, out
+    assert len(list(it.state.glob("oomguard/*/runs/*"))) == 6, "five, and the one that went on"
+
+
 def test_under_nohup_the_terminal_may_go(suite: Callable[..., Suite]) -> None:
     it = suite({
         "test_a.py": """

@@ -18,10 +18,12 @@ mod verdict;
 mod zygote;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use oomguard_core::{Engine, HostSample};
 use oomguard_sys::clock;
+use rustix::fs::{FlockOperation, flock};
 
 use super::vram::Vram;
 use super::{Guard, Hand, Place, Sensors, prepare, sensors};
@@ -79,7 +81,7 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
         return Err(error);
     }
     let policy = plan::host_policy(cli, &settings, &host, cores);
-    let dir = run_dir(&state)?;
+    let (dir, _held) = run_dir(&state)?;
     let enforcement = place.enforcement;
     let armed = prepare::armed("test", &place, &host, &policy, prepare::notes(&place));
     let sinks = sinks(cli, &settings, &state, plan.junitxml.as_deref())?;
@@ -184,19 +186,32 @@ fn select(cli: &cli::Test, mut suite: Suite, history: &History) -> Result<Suite,
     Ok(suite)
 }
 
-/// A folder for the logs of this run; those of old runs go.
-fn run_dir(state: &StateDir) -> Result<PathBuf, Error> {
+/// A folder for the logs of this run, which is held as long as the file is open; those of old runs go, unless somebody
+/// still holds them.
+fn run_dir(state: &StateDir) -> Result<(PathBuf, Option<File>), Error> {
     let runs = state.file("runs");
     let name = format!("{}-{}", jiff::Zoned::now().strftime("%Y%m%dT%H%M%S"), std::process::id());
     let dir = runs.join(name);
     std::fs::create_dir_all(&dir).map_err(|error| Error::io("create", &dir, &error))?;
+    let held = hold(&dir).ok();
     let mut old: Vec<PathBuf> =
         std::fs::read_dir(&runs).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
     old.sort();
     for run in old.iter().rev().skip(RUNS_KEPT) {
-        let _ = std::fs::remove_dir_all(run);
+        // Not every file system can say.
+        let is_held = hold(run).is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+        if !is_held {
+            let _ = std::fs::remove_dir_all(run);
+        }
     }
-    Ok(dir)
+    Ok((dir, held))
+}
+
+/// An error where somebody else does.
+fn hold(dir: &Path) -> std::io::Result<File> {
+    let file = File::open(dir)?;
+    flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    Ok(file)
 }
 
 fn sinks(
