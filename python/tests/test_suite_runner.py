@@ -527,7 +527,7 @@ def test_what_an_interrupted_file_was_at_is_no_failure(suite: Callable[..., Suit
     assert failed == ["tests/test_bad.py"]
 
 
-def test_runs_that_come_later_leave_one_that_goes_on_its_folder(suite: Callable[..., Suite]) -> None:
+def test_runs_at_the_same_time_leave_each_other_their_folder_and_what_they_learned(suite: Callable[..., Suite]) -> None:
     it = suite({
         "test_a.py": """
             import pathlib
@@ -536,17 +536,23 @@ def test_runs_that_come_later_leave_one_that_goes_on_its_folder(suite: Callable[
                 while not pathlib.Path("go").exists(): pass
             """,
         "test_b.py": "def test_b(): pass\n",
+        "test_c.py": "def test_c(): assert 0\n",
     })  # fmt: skip
     process = subprocess.Popen(
-        it.command("tests", "--timeout", "120s"), cwd=it.folder, env=it.env, stdout=subprocess.PIPE, text=True
+        it.command("tests/test_a.py", "tests/test_b.py", "--timeout", "120s"),
+        cwd=it.folder,
+        env=it.env,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     wait_until(lambda: (it.folder / "begun").exists(), "the file did not begin", PATIENCE)
     for _ in range(6):
-        assert it.run("tests/test_b.py").returncode == 0
+        assert it.run("tests/test_c.py").returncode == 1
     (it.folder / "go").touch()
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, out
     assert len(list(it.state.glob("oomguard/*/runs/*"))) == 6, "five, and the one that went on"
+    assert it.run("tests", "--last-failed", "--list").stdout.split() == ["tests/test_c.py"], "learned meanwhile"
 
 
 def test_under_nohup_the_terminal_may_go(suite: Callable[..., Suite]) -> None:

@@ -111,7 +111,7 @@ pub fn test(cli: &cli::Test) -> Result<u8, Error> {
     guard.guard(&mut runner)?;
     runner.end(guard.parent.as_ref());
     keeper.dismiss();
-    remember(history, &runner, cli.shard.is_none(), &state, &mut guard);
+    remember(&runner, cli.shard.is_none(), &state, &mut guard);
     let covered = cover::report(&python, &runner.coverage, &options)?;
     let code = exit_code(&runner).max(covered);
     let seconds = clock::now().since(began).as_secs_f64();
@@ -251,7 +251,9 @@ fn sinks(
 }
 
 /// For the next run: time (of whole files in a `whole` suite), memory, failures.
-fn remember(mut history: History, runner: &Runner, whole: bool, state: &StateDir, guard: &mut Guard) {
+fn remember(runner: &Runner, whole: bool, state: &StateDir, guard: &mut Guard) {
+    // As it is now: others may have run meanwhile.
+    let (mut history, _) = History::load(state.path());
     let ran = runner.outcomes.iter().filter(|(_, outcome)| outcome.verdict != Verdict::NotRun);
     for (case, outcome) in ran {
         let failed = outcome.tests.iter().filter(|test| test.outcome.is_failure());
