@@ -18,6 +18,7 @@ pub struct Sensors {
     meminfo: Meminfo,
     per_cpu: Option<PerCpuPages>,
     ancestors: Option<Ancestors>,
+    limited: Option<usize>,
     psi: Result<Psi, Why>,
     last: Memory,
 }
@@ -36,6 +37,7 @@ impl Sensors {
             meminfo,
             last,
             per_cpu: PerCpuPages::open(proc_root).ok(),
+            limited: None,
             ancestors: Ancestors::open(proc_root, Path::new("/")).ok(),
             psi: Psi::open(proc_root).map_err(|e| e.why()),
         })
@@ -51,9 +53,10 @@ impl Sensors {
         self.host(None)
     }
 
-    /// How many steps above our own cgroup the nearest memory limit stands, as of the last look.
-    pub fn nearest_limit(&self) -> Option<usize> {
-        self.ancestors.as_ref().and_then(Ancestors::nearest_limit)
+    /// How many steps above our own cgroup the limit stands under which less was available at the last look than on
+    /// the whole machine.
+    pub fn limited(&self) -> Option<usize> {
+        self.limited
     }
 
     /// Swap that can still take pages, as far as anybody can say: under a cgroup limit of ours, none.
@@ -79,7 +82,11 @@ impl Sensors {
             let hidden = self.per_cpu.as_mut().and_then(|pages| pages.read().ok());
             available = available.plus(hidden.unwrap_or_default());
         }
-        if let Some((room, limit)) = self.ancestors.as_mut().and_then(Ancestors::headroom) {
+        self.limited = None;
+        if let Some(ancestors) = &mut self.ancestors
+            && let Some((room, limit)) = ancestors.headroom()
+        {
+            self.limited = ancestors.tightest().filter(|_| room < available);
             available = available.min(room);
             total = total.min(limit);
         }

@@ -62,19 +62,25 @@ fn a_limit_that_appears_later_is_noticed() {
 }
 
 #[test]
-fn the_nearest_limit_is_known_by_its_distance() {
+fn the_tightest_limit_is_known_by_its_distance() {
     let root = v2("/a/b/c");
-    level(root.path(), "cg/a", "8192", Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
+    level(root.path(), "cg/a", "8192", Bytes(4096), Bytes::ZERO, Bytes::ZERO);
     level(root.path(), "cg/a/b/c", "max", Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
     let mut ancestors = open(&root);
-    assert_eq!(ancestors.nearest_limit(), Some(2), "a level that cannot be read is a step, too");
-    put(root.path(), "cg/a/b/c/memory.max", "4096\n");
-    let seen =
-        (0..100).find_map(|_| ancestors.headroom().and(ancestors.nearest_limit().filter(|up| *up == 0)));
-    assert_eq!(seen, Some(0));
+    ancestors.headroom();
+    assert_eq!(ancestors.tightest(), Some(2), "a level that cannot be read is a step, too");
+    let mut with_limit = |limit: &str| {
+        put(root.path(), "cg/a/b/c/memory.max", limit);
+        // It is not read at every look.
+        (0..100).for_each(|_| _ = ancestors.headroom());
+        ancestors.tightest()
+    };
+    assert_eq!(with_limit("4095\n"), Some(0));
+    assert_eq!(with_limit("5000\n"), Some(2), "one that is nearer has more to give");
     let free = v2("/a");
     level(free.path(), "cg/a", "max", Bytes::ZERO, Bytes::ZERO, Bytes::ZERO);
-    assert_eq!(open(&free).nearest_limit(), None);
+    let mut free = open(&free);
+    assert_eq!((free.headroom(), free.tightest()), (None, None));
 }
 
 #[test]

@@ -148,7 +148,7 @@ impl Guard {
         }
         if let Some(wall) = self.rules.wall() {
             let wall = String::from_utf8_lossy(wall);
-            notes.push(format!("under the memory limit of `{wall}`: only what is in it can be ended"));
+            notes.push(format!("the memory limit of `{wall}` is nearest: where that is short, only what is in it can be ended"));
         }
         if let Err(why) = self.sensors.pressure() {
             notes.push(format!("no pressure (PSI), so thrashing goes unnoticed: {why:?}"));
@@ -249,7 +249,7 @@ impl Guard {
 
     /// Whether it could be done. In a shortage what was kept of the large ones is not believed.
     fn scan(&mut self) -> bool {
-        self.rules.limited(self.sensors.nearest_limit());
+        self.rules.limited(self.sensors.limited());
         let (rules, swap) = (&self.rules, self.sensors.swap_is_used());
         let begun = clock::of_this_thread();
         let scanned = self.processes.scan(self.watch.is_short(), swap, |about| rules.judge(about)).err();

@@ -17,7 +17,7 @@ pub(super) struct Rules {
     /// Not root: we can only end our own.
     pub own: Option<u32>,
     cgroup: Vec<u8>,
-    /// How many steps above our cgroup the limit stands that we are under.
+    /// How many steps above our cgroup the limit stands that leaves less than the machine does.
     limit: Option<usize>,
 }
 

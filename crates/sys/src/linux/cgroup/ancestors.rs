@@ -32,6 +32,7 @@ pub struct Ancestors {
     levels: Vec<Level>,
     cache_keys: [&'static str; 2],
     looks: u32,
+    tightest: Option<usize>,
 }
 
 impl Ancestors {
@@ -58,7 +59,7 @@ impl Ancestors {
                 levels.extend(Level::open(dir, up, files));
             }
         }
-        Ancestors { levels, cache_keys, looks: 0 }
+        Ancestors { levels, cache_keys, looks: 0, tightest: None }
     }
 
     /// The least that any level can still give, and the smallest limit. `None`: no level has a limit.
@@ -71,22 +72,26 @@ impl Ancestors {
         self.looks = if reread { 0 } else { self.looks + 1 };
         let keys = self.cache_keys;
         let mut least: Option<(Bytes, Bytes)> = None;
+        self.tightest = None;
         for level in &mut self.levels {
             if reread && let Ok(limit) = level.limit.limit() {
                 level.now = limit;
             }
             if let Some(available) = level.headroom(keys) {
                 let (a, t) = least.unwrap_or((Bytes::MAX, Bytes::MAX));
+                if least.is_none() || available < a {
+                    self.tightest = Some(level.up);
+                }
                 least = Some((a.min(available), t.min(level.now)));
             }
         }
         least
     }
 
-    /// How many steps above our own cgroup the nearest limit stands, 0 being our own: what lies outside of that one gives
-    /// nothing back to it. As of the last [`headroom`](Ancestors::headroom); reads nothing.
-    pub fn nearest_limit(&self) -> Option<usize> {
-        self.levels.iter().find(|level| level.now != Bytes::MAX).map(|level| level.up)
+    /// How many steps above our own cgroup the level stands that could give least when [`headroom`](Ancestors::headroom)
+    /// was last asked, 0 being our own. What lies outside of it gives nothing back to it.
+    pub fn tightest(&self) -> Option<usize> {
+        self.tightest
     }
 }
 
