@@ -244,19 +244,22 @@ fn the_next_gpu_file_waits_until_the_vram_of_the_last_one_has_come_back() {
 }
 
 #[test]
-fn vram_that_never_comes_back_is_said_and_waited_for_only_so_long() {
+fn a_gpu_that_the_dead_hold_is_waited_for_only_so_long_and_not_used_again() {
     if !has_python() {
         return;
     }
     let machine = Machine::new(&card(0));
-    machine.suite(&[("test_a.py", &format!("{USES}hold(30)\n")), ("test_b.py", USES)]);
+    let cpu = "def test_it(): pass\n";
+    machine.suite(&[("test_a.py", &format!("{USES}hold(30)\n")), ("test_b.py", BEGINS), ("test_c.py", cpu)]);
     let begin = Instant::now();
     let (done, report) = machine.test(&["--wait", "1s", "-v"]);
-    assert_eq!(done.code, Some(0), "{done:?}");
-    assert!(begin.elapsed() > Duration::from_secs(1));
+    assert_eq!(done.code, Some(75), "{done:?}");
+    assert!(begin.elapsed() > Duration::from_secs(2));
     let said = format!("{}{}", done.out, done.err);
     assert!(said.contains("the VRAM of test_a.py has not come back after 1s"), "{said}");
-    assert_eq!(file(&report, "test_b.py")["verdict"], "passed");
+    assert!(said.contains("what test_a.py held is still held: process "), "{said}");
+    assert!(!machine.path("suite/b-has-begun").exists());
+    assert_eq!(file(&report, "test_c.py")["verdict"], "passed", "who uses no GPU is not kept from running");
 }
 
 #[test]

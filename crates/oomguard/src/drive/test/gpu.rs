@@ -41,6 +41,8 @@ struct Owed {
 pub struct Gpus {
     gpu: Gpu,
     owed: Vec<Owed>,
+    /// They were waited for, in vain, and the driver says that they still hold some: no device that is used again.
+    stuck: Vec<Owed>,
     /// For so long.
     comes_back: Duration,
     /// What has been said about not knowing.
@@ -69,8 +71,8 @@ impl Gpus {
         let mut gpu = vram::watch()?;
         let none = vram::vram(vram::first(&mut gpu)) == Vram::None;
         let comes_back = wait.min(COMES_BACK);
-        let (owed, said, look_at) = (Vec::new(), None, Instant::NEVER);
-        Ok((!none).then_some(Gpus { gpu, owed, comes_back, said, look_at }))
+        let (owed, stuck, said, look_at) = (Vec::new(), Vec::new(), None, Instant::NEVER);
+        Ok((!none).then_some(Gpus { gpu, owed, stuck, comes_back, said, look_at }))
     }
 
     /// Readable when there is something new.
@@ -162,20 +164,22 @@ impl Gpus {
         let alone = self.owed.len() == 1;
         let owed = std::mem::take(&mut self.owed);
         for debt in owed {
-            let (back, missing) = match self.latest() {
-                Reading::Known(sample) if sample.at >= debt.since => debt.is_paid(sample, alone),
-                Reading::Known(_) => (false, "the driver has not been heard since".to_owned()),
-                Reading::Unknown(why) => (false, why.to_string()),
+            let missing = match self.latest() {
+                Reading::Known(sample) if sample.at >= debt.since => debt.missing(sample, alone),
+                Reading::Known(_) => Some("the driver has not been heard since".to_owned()),
+                Reading::Unknown(why) => Some(why.to_string()),
             };
-            if back {
-                continue;
-            }
+            let Some(missing) = missing else { continue };
             if now.since(debt.since) < self.comes_back {
                 self.owed.push(debt);
                 continue;
             }
             let waited = self.comes_back;
             texts.push(format!("the VRAM of {} has not come back after {waited:?}: {missing}", debt.name));
+            self.stuck.push(debt);
+        }
+        if let Reading::Known(sample) = self.gpu.latest(now) {
+            self.stuck.retain(|debt| debt.held_by(sample).is_some());
         }
         self.look_at = Instant::NEVER;
         if !self.owed.is_empty() {
@@ -190,6 +194,11 @@ impl Gpus {
     pub fn gate(&mut self, most: u8, running: bool) -> Gate {
         if !self.owed.is_empty() {
             return Gate::Awaits;
+        }
+        if let Reading::Known(sample) = self.gpu.latest(clock::now())
+            && let Some((stuck, holders)) = self.stuck.iter().find_map(|it| Some((it, it.held_by(sample)?)))
+        {
+            return Gate::Full(format!("what {} held is still held: {holders}", stuck.name));
         }
         match self.vram() {
             // What cannot be known on this machine keeps nobody waiting; a driver that has failed does.
@@ -226,25 +235,29 @@ impl Gpus {
 }
 
 impl Owed {
-    /// Whether nothing of it is held any more, and else what is. Where processes are hidden only the sum can tell, and
-    /// only if no other file has changed it.
-    fn is_paid(&self, sample: &Sample, alone: bool) -> (bool, String) {
-        let devices = || sample.visible.iter().map(|place| &sample.devices[*place]);
-        let still = devices().flat_map(|device| device.holders.iter().flatten());
-        let still: Vec<String> = still
+    /// What of it is still held, if any. Where processes are hidden only the sum can tell, and only if no other file has
+    /// changed it.
+    fn missing(&self, sample: &Sample, alone: bool) -> Option<String> {
+        let held = self.held_by(sample);
+        let mut devices = sample.visible.iter().map(|place| &sample.devices[*place]);
+        let hidden = devices.any(|device| device.hides_holders() || device.holders.is_err());
+        held.or_else(|| match (hidden && alone, self.held.before, used(Reading::Known(sample))) {
+            (true, Some(before), Some(now)) if now > before.plus(SLACK) => {
+                Some(format!("{} more is used than before", now.minus(before)))
+            }
+            _ => None,
+        })
+    }
+
+    /// Which of its processes hold some, by the driver's word.
+    fn held_by(&self, sample: &Sample) -> Option<String> {
+        let devices = sample.visible.iter().map(|place| &sample.devices[*place]);
+        let all = devices.flat_map(|device| device.holders.iter().flatten());
+        let its: Vec<String> = all
             .filter(|holder| self.held.pids.contains(&holder.pid))
             .map(|holder| format!("process {} holds {}", holder.pid, text(holder.used)))
             .collect();
-        if !still.is_empty() {
-            return (false, still.join(", "));
-        }
-        let hidden = devices().any(|device| device.hides_holders() || device.holders.is_err());
-        match (hidden && alone, self.held.before, used(Reading::Known(sample))) {
-            (true, Some(before), Some(now)) if now > before.plus(SLACK) => {
-                (false, format!("{} more is used than before", now.minus(before)))
-            }
-            _ => (true, String::new()),
-        }
+        (!its.is_empty()).then(|| its.join(", "))
     }
 }
 
