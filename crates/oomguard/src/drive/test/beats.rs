@@ -4,7 +4,7 @@
 //! file with the whole text of every failure. Reads only. What it does not understand it passes over: a child that
 //! dies in the middle of a line has told us everything before it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use oomguard_core::Bytes;
 use serde::Deserialize;
@@ -63,6 +63,8 @@ pub struct Beats {
     unread: Vec<u8>,
     collected: Vec<String>,
     tests: Vec<TestOutcome>,
+    /// Where each is among them.
+    places: BTreeMap<String, usize>,
     running: Option<String>,
     end: Option<i32>,
 }
@@ -97,9 +99,12 @@ impl Beats {
                     ..TestOutcome::new(nodeid, outcome)
                 };
                 // A plugin that reruns a test tells it again: its last end counts.
-                match self.tests.iter_mut().rfind(|test| test.nodeid == told.nodeid) {
-                    Some(test) => *test = told,
-                    None => self.tests.push(told),
+                match self.places.get(&told.nodeid) {
+                    Some(place) => self.tests[*place] = told,
+                    None => {
+                        self.places.insert(told.nodeid.clone(), self.tests.len());
+                        self.tests.push(told);
+                    }
                 }
             }
             Beat::End { exitstatus } => self.end = Some(exitstatus),
@@ -127,7 +132,7 @@ impl Beats {
                 let ended = TestOutcome::new(nodeid.clone(), at_work);
                 tests.push(TestOutcome { seconds, message: Some(why.to_owned()), ..ended });
             }
-            let told: Vec<String> = tests.iter().map(|test| test.nodeid.clone()).collect();
+            let told: BTreeSet<String> = tests.iter().map(|test| test.nodeid.clone()).collect();
             let left = collected.into_iter().filter(|id| !told.contains(id));
             tests.extend(left.map(|id| {
                 let how = if end.is_some() { "pytest stopped" } else { "process killed" };

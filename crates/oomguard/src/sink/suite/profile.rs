@@ -81,10 +81,20 @@ fn line(
 
 /// Writes what has come, and has it on the disk before it takes more.
 fn write(mut file: File, lines: &Receiver<String>) {
+    let mut failed = false;
     while let Ok(mut text) = lines.recv() {
         text.extend(lines.try_iter());
-        // A full disk loses lines and nothing else; a pipe has nothing to sync.
-        let _ = file.write_all(text.as_bytes());
+        // A full disk loses lines and nothing else.
+        let written = file.write_all(text.as_bytes());
+        if let Err(error) = &written
+            && !failed
+        {
+            crate::complain(&format!(
+                "oomguard: the memory profile cannot be written, lines are lost: {error}"
+            ));
+        }
+        failed = written.is_err();
+        // A pipe has nothing to sync.
         let _ = file.sync_data();
     }
 }
