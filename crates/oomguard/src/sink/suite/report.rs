@@ -2,6 +2,7 @@
 //!
 //! Written once, at the end, whole or not at all.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -33,8 +34,10 @@ impl SuiteReport {
     }
 
     fn document(&self) -> Value {
-        let last = self.files.iter().filter(|file| !file.again);
-        let counts = last.clone().map(FileOutcome::counts).fold(Counts::default(), Counts::plus);
+        // A file that was to run again, and did not because the run was stopped, ended as it did the first time.
+        let last: BTreeMap<&str, &FileOutcome> =
+            self.files.iter().map(|file| (file.path.as_str(), file)).collect();
+        let counts = last.values().map(|file| file.counts()).fold(Counts::default(), Counts::plus);
         json!({
             "schema": jsonl::SCHEMA, "machine": self.armed, "isolation": self.isolation, "ended": self.ended,
             "counts": counts, "leaks": leaks(&self.files), "files": self.files,
@@ -71,5 +74,31 @@ impl Sink for SuiteReport {
         if let Err(error) = write_whole(&self.path, text.as_bytes(), 0o666) {
             crate::complain(&Error::io("write", &self.path, &error));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::outcome;
+    use super::*;
+    use crate::outcome::{TestOutcome, TestVerdict, Verdict};
+
+    #[test]
+    fn every_file_counts_once_by_how_it_ended_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut report = SuiteReport::open(&folder.path().join("report.json")).unwrap();
+        let one = |verdict| vec![TestOutcome::new("t.py::test", verdict)];
+        let again = |path, verdict, tests| FileOutcome { again: true, ..outcome(path, verdict, tests) };
+        report.files = vec![
+            again("flaky.py", Verdict::Failed, one(TestVerdict::Failed)),
+            again("stopped.py", Verdict::Crash, one(TestVerdict::Killed)),
+            outcome("flaky.py", Verdict::Passed, one(TestVerdict::Passed)),
+        ];
+        let document = report.document();
+        let count = |what| &document["counts"][what];
+        assert_eq!(
+            (count("tests"), count("passed"), count("failed"), count("errors")),
+            (&json!(2), &json!(1), &json!(0), &json!(1))
+        );
     }
 }
