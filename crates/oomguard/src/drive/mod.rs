@@ -5,6 +5,8 @@
 
 pub mod check;
 pub mod doctor;
+mod ends;
+mod frameworks;
 mod gpus;
 mod hand;
 pub mod init;
@@ -18,9 +20,11 @@ pub mod run;
 mod sensors;
 mod sweep;
 pub mod talk;
+mod tell;
 pub mod test;
 pub mod up;
 mod usage;
+mod verb;
 mod vram;
 pub mod watch;
 
@@ -28,16 +32,12 @@ use std::collections::VecDeque;
 use std::path::Path;
 
 use oomguard_core::recording::Made;
-use oomguard_core::{
-    Bytes, Enforcement, Event, Exit, HostSample, Input, Instant, JobId, JobSample, LimitEvent, Urgency,
-};
+use oomguard_core::{Bytes, Enforcement, HostSample, Input, Instant, JobId, JobSample, Urgency};
 use oomguard_sys::cgroup::{Parent, ParentOptions};
+use oomguard_sys::clock;
 use oomguard_sys::kmsg::Kmsg;
-use oomguard_sys::process::{Process, Signal};
 use oomguard_sys::reaper::Reaper;
-use oomguard_sys::spawn::SpawnError;
-use oomguard_sys::wait::{Interest, Poller, Received, Signals, reap};
-use oomguard_sys::{Error as SysError, clock};
+use oomguard_sys::wait::{Interest, Poller, Signals};
 
 use crate::error::Error;
 use crate::record::{Notice, Record, Roster};
@@ -51,60 +51,7 @@ pub use recorded::Recorded;
 pub use sensors::Sensors;
 pub(crate) use sensors::cores;
 use sweep::Sweeper;
-
-/// What is different between `run` and `up`: how a job is started, and what is done about signals, own
-/// descriptors and what has been told.
-pub trait Verb {
-    /// Starts the job of this slot, inside `hand.leaf`.
-    fn start(&mut self, job: JobId, attempt: u32, hand: &mut Hand) -> Result<Begun, SpawnError>;
-
-    /// The how-manieth start of what is in this slot it was, where a slot has not one job all its life.
-    fn attempt(&self, job: JobId) -> Option<u32> {
-        let _ = job;
-        None
-    }
-
-    /// A signal came for the guard.
-    fn signal(&mut self, guard: &mut Guard, signal: Received);
-
-    /// A descriptor that the verb registered has something to say.
-    fn ready(&mut self, guard: &mut Guard, token: u64) {
-        let _ = (guard, token);
-    }
-
-    /// A turn of the loop begins.
-    fn turn(&mut self, guard: &mut Guard, now: Instant) {
-        let _ = (guard, now);
-    }
-
-    /// The sensors have just been read.
-    fn looked(&mut self, guard: &mut Guard) {
-        let _ = guard;
-    }
-
-    /// Nothing will be started any more, so that the guard may go once no slot does anything.
-    fn has_finished(&self) -> bool {
-        true
-    }
-
-    /// When the verb wants its turn, whatever the engine wants.
-    fn deadline(&self) -> Instant {
-        Instant::NEVER
-    }
-
-    /// A record is being told. What the engine says is booked here before the sinks have it.
-    fn told(&mut self, guard: &mut Guard, record: &Record) {
-        let _ = (guard, record);
-    }
-}
-
-/// What became of an order to start.
-pub enum Begun {
-    /// It runs.
-    Runs(Process),
-    /// Somebody else starts it; `Guard::begun` is called when that is done.
-    Later,
-}
+pub use verb::{Begun, Verb};
 
 /// Jobs are the first that the kernel may kill, whatever the guard does.
 pub const JOB_OOM_SCORE: i32 = 500;
@@ -292,175 +239,6 @@ impl Guard {
         }
         self.find_empty(clock::now());
         Ok(())
-    }
-
-    fn take_signals(&mut self, verb: &mut impl Verb) -> Result<(), Error> {
-        while let Some(signal) =
-            self.signals.receive().map_err(|e| Error::new(format!("could not read signals: {e}")))?
-        {
-            if signal.signal == Signal::CHILD.as_raw() {
-                self.reap();
-            } else {
-                verb.signal(self, signal);
-            }
-        }
-        Ok(())
-    }
-
-    /// Our own child has an exit code; the end of one that was taken over is told to somebody else.
-    fn exited(&mut self, job: JobId) {
-        self.reap();
-        if self.hands[job.index()].has_main() {
-            self.main_ended(job, Exit::Unknown);
-        }
-    }
-
-    fn reap(&mut self) {
-        let mut ended = [(0u32, Exit::Unknown); 64];
-        loop {
-            let mut count = 0;
-            let _ = reap(|pid, exit| {
-                if count < ended.len() {
-                    ended[count] = (pid, exit);
-                    count += 1;
-                }
-            });
-            for &(pid, exit) in &ended[..count] {
-                let of = |hand: &Hand| hand.main.as_ref().is_some_and(|main| main.pid() == pid);
-                if let Some(index) = self.hands.iter().position(of) {
-                    self.main_ended(JobId(index as u16), exit);
-                }
-            }
-            if count < ended.len() {
-                return;
-            }
-        }
-    }
-
-    /// The main process of a job has ended. Whether its limit was the reason is asked first.
-    pub(super) fn main_ended(&mut self, job: JobId, exit: Exit) {
-        self.poller.remove(EXIT | u64::from(job.0));
-        self.read_limit_events(job);
-        let hand = &mut self.hands[job.index()];
-        if hand.has_main() {
-            hand.main_has_ended();
-            hand.see_who_is_left();
-            self.engine.handle(clock::now(), Input::Exited(job, exit));
-        }
-    }
-
-    fn read_limit_events(&mut self, job: JobId) {
-        let now = clock::now();
-        match self.hands[job.index()].limit_event() {
-            Ok(Some(event)) => {
-                // Who it was is asked when all is over: reading the log takes memory and time.
-                self.hands[job.index()].kernel_killed |= event != LimitEvent::Soft;
-                self.engine.handle(now, Input::Limit(job, event));
-            }
-            Ok(None) => {}
-            Err(error) => self.let_go_by_the_kernel(now, job, &error),
-        }
-    }
-
-    /// The memory controller was taken away from under the job. What cannot be read stays ready for ever, and a guard
-    /// that runs before everybody else would turn round in it until the machine stands still.
-    fn let_go_by_the_kernel(&mut self, now: Instant, job: JobId, error: &SysError) {
-        if self.poller.remove(LIMIT | u64::from(job.0)) {
-            self.hands[job.index()].count_processes();
-            self.note(Notice::Unheld { job, error: error.to_string() });
-            self.engine.handle(now, Input::Unheld(job));
-        }
-    }
-
-    /// Tells the engine which trees have no process left.
-    fn find_empty(&mut self, now: Instant) {
-        for index in 0..self.hands.len() {
-            if self.hands[index].has_become_empty() {
-                let job = JobId(index as u16);
-                self.read_limit_events(job);
-                if std::mem::take(&mut self.hands[index].kernel_killed) {
-                    self.hands[index].name_the_killed(self.kmsg.as_mut());
-                }
-                self.poller.remove(EMPTY | u64::from(job.0));
-                self.engine.handle(now, Input::Emptied(job));
-            }
-        }
-    }
-
-    /// Registers what is to be waited for about a job that runs.
-    fn watch(&mut self, job: JobId) {
-        let hand = &self.hands[job.index()];
-        let number = u64::from(job.0);
-        // SIGCHLD is for the orphans that come back to us.
-        if let Some(main) = hand.main.as_ref().filter(|_| !hand.end_is_told) {
-            self.poller.add(main.fd(), Interest::Read, EXIT | number);
-        }
-        let Some(leaf) = &hand.leaf else { return };
-        if let Some(fd) = leaf.populated_fd() {
-            self.poller.add(fd, Interest::Priority, EMPTY | number);
-        }
-        for (fd, interest) in leaf.event_fds().into_iter().flatten() {
-            self.poller.add(fd, interest, LIMIT | number);
-        }
-    }
-
-    /// Whoever was to tell the end of this job's main process cannot any more: from now on it is our own to see.
-    pub(super) fn watch_end(&mut self, job: JobId) {
-        let hand = &mut self.hands[job.index()];
-        hand.end_is_told = false;
-        if let Some(main) = hand.main.as_ref().filter(|_| hand.has_main()) {
-            self.poller.add(main.fd(), Interest::Read, EXIT | u64::from(job.0));
-        }
-    }
-
-    fn unwatch(&mut self, job: JobId) {
-        for kind in [EXIT, EMPTY, LIMIT] {
-            self.poller.remove(kind | u64::from(job.0));
-        }
-    }
-
-    /// Tells what the engine had to say; whether it had anything.
-    fn tell_all(&mut self, verb: &mut impl Verb) -> bool {
-        let mut told = false;
-        loop {
-            while let Some(record) = self.noted.pop_front() {
-                verb.told(self, &record);
-            }
-            let Some(event) = self.engine.event() else { return told };
-            told = true;
-            // The engine knows of no jobs any more, the verb does.
-            if matches!(event, Event::Done) && !verb.has_finished() {
-                continue;
-            }
-            if let Event::Relieved { .. } | Event::Resume { .. } | Event::Ended { .. } = event {
-                self.gpus.ask();
-            }
-            let record = Record::now(clock::now(), self.complete(event, verb));
-            // The books first: who reads of a start may rely on the next guard knowing of it, too.
-            verb.told(self, &record);
-            self.sinks.tell(&record, &self.roster);
-        }
-    }
-
-    /// Where memory ended a job, the kernel's own high-water mark is the truth: a spike fits between two looks.
-    fn complete(&self, event: Event, verb: &impl Verb) -> Event {
-        match event {
-            Event::Started { job, attempt, adopted } => {
-                Event::Started { job, attempt: verb.attempt(job).unwrap_or(attempt), adopted }
-            }
-            Event::Ended { job, cause, exit, age, peak } if cause.is_memory() => {
-                let peak = peak.max(self.hands[job.index()].charged_peak);
-                Event::Ended { job, cause, exit, age, peak }
-            }
-            event => event,
-        }
-    }
-
-    /// Tells something that only the driver knows.
-    pub fn note(&mut self, notice: Notice) {
-        let record = Record::now(clock::now(), notice);
-        self.sinks.tell(&record, &self.roster);
-        self.noted.push_back(record);
     }
 
     /// The machine as it was last seen.

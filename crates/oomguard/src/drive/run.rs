@@ -21,8 +21,7 @@ use oomguard_sys::spawn::{Session, Spawn, SpawnError};
 use oomguard_sys::wait::{Interest, Received};
 use oomguard_sys::{clock, oneself, page};
 
-use super::gpus::{framework_env, is_python};
-use super::test::plan::torch_obeys;
+use super::frameworks::{framework_env, is_python, torch_obeys};
 use super::{Begun, Guard, Hand, JOB_OOM_SCORE, Place, Sensors, VERB_TOKENS, Verb, place, prepare, sensors};
 use crate::cli;
 use crate::error::{Error, FAILED, MEMORY, NOT_EXECUTABLE, NOT_FOUND, REFUSED, TIMED_OUT};

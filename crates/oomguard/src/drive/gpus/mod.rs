@@ -6,17 +6,15 @@
 mod told;
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
 use std::time::Duration;
 
 use oomguard_core::sample::{DeviceMemory, DeviceSample, HeldSample};
-use oomguard_core::{Amount, Bytes, DeviceId, Input, Instant, JobId, Level, Reading, Why};
+use oomguard_core::{Bytes, DeviceId, Input, Instant, JobId, Level, Reading, Why};
 use oomguard_sys::clock;
 use oomguard_sys::gpu::{self, Device, Gpu, Memory, Places, Sample, Variables, Vendor};
 use oomguard_sys::process::Process;
 use oomguard_sys::wait::Interest;
 
-use super::test::plan::vram_env;
 use super::{GPUS, Guard, vram};
 use crate::notify::TorchVram;
 use crate::record::Notice;
@@ -77,7 +75,7 @@ impl Gpus {
     }
 
     /// The size of the largest GPU that may be used, where one is known. A share of it is never more than was allowed.
-    fn largest(&self, sees: &Variables) -> Option<Bytes> {
+    pub fn largest(&self, sees: &Variables) -> Option<Bytes> {
         let total = |place: usize| self.known[place].memory.known().map(|memory| memory.total);
         gpu::visible(&self.known, sees).into_iter().filter_map(total).max()
     }
@@ -307,29 +305,4 @@ impl Guard {
         }
         self.hear_gpus();
     }
-}
-
-/// What tells torch, JAX and TensorFlow about a limit, beside what the environment says already.
-pub fn framework_env(
-    gpus: &Gpus,
-    sees: &Variables,
-    limit: Option<Amount>,
-    torch_obeys: bool,
-    says: &dyn Fn(&str) -> Option<String>,
-) -> Vec<(OsString, OsString)> {
-    // Of a share it does not matter how large the device is.
-    let total = match limit {
-        Some(Amount::Percent(_)) => Some(Bytes::gib(1024)),
-        Some(Amount::Bytes(_)) => gpus.largest(sees),
-        None => None,
-    };
-    let Some((limit, total)) = limit.zip(total) else { return Vec::new() };
-    let all = vram_env(limit.of(total).min(total), total, torch_obeys, says);
-    all.into_iter().map(|(key, value)| (key.into(), value.into())).collect()
-}
-
-/// Whether a program is an interpreter that can be asked for its libraries.
-pub fn is_python(program: &str) -> bool {
-    let name = program.rsplit('/').next().unwrap_or(program);
-    name.strip_prefix("python").is_some_and(|rest| rest.chars().all(|it| it.is_ascii_digit() || it == '.'))
 }

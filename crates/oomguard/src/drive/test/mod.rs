@@ -3,12 +3,13 @@
 //! Sets the scene (configuration, files, history, room), runs, closes the books. What is done about memory is decided
 //! by the engine, as for every other verb.
 
+mod argv;
 mod beats;
 mod cover;
 mod gpu;
 mod keeper;
 mod list;
-pub(super) mod plan;
+mod plan;
 mod preflight;
 mod queue;
 mod runner;
@@ -25,6 +26,7 @@ use oomguard_core::{Engine, HostSample};
 use oomguard_sys::clock;
 use rustix::fs::{FlockOperation, flock};
 
+use super::frameworks::torch_obeys;
 use super::vram::Vram;
 use super::{Guard, Hand, Place, Sensors, prepare, sensors};
 use crate::cli;
@@ -140,7 +142,7 @@ fn gpus(plan: &mut Plan) -> Result<Option<Gpus>, Error> {
         None => plan.without_gpu(),
         Some(gpus) => {
             let limited = plan.cases.iter().any(|case| case.need.gpu && case.vram_limit.is_some());
-            let torch_obeys = limited && plan::torch_obeys(&plan.python);
+            let torch_obeys = limited && torch_obeys(&plan.python);
             plan.with_gpu(gpus.total(), torch_obeys);
         }
     }

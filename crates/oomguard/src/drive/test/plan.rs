@@ -3,12 +3,13 @@
 //! Decides all that stands before the first start. Starts nothing.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use oomguard_core::{Bytes, Enforcement, HostPolicy, HostSample, JobPolicy};
 
+use super::super::frameworks::{shared_env, vram_env};
+use super::argv::{node, pytest_args, refuse_what_only_pytest_knows, words};
 use super::queue::Need;
 use crate::amount::Amount;
 use crate::cli;
@@ -23,12 +24,6 @@ const MEMORY_LIMIT: Bytes = Bytes::gib(8);
 const GRACE: Duration = Duration::from_secs(5);
 /// The reserve, in percent of RAM: the watchdog acts when more than 90 % are used.
 const RESERVE_PERCENT: u64 = 10;
-/// Large blocks of torch's cache are not split, so that VRAM is not lost in pieces.
-const MAX_SPLIT: &str = "max_split_size_mb:64";
-
-/// A process of torch's gets no more than this share of a GPU.
-const FRACTION: &str = "per_process_memory_fraction";
-
 /// Options of pytest by which it leaves out tests of a file.
 const LEAVE_OUT: [&str; 6] = ["-k", "-m", "--deselect", "--lf", "--last-failed", "--stepwise"];
 
@@ -323,192 +318,4 @@ fn retry_on(cli: &cli::Test, settings: &Settings) -> Vec<RetryOn> {
     }
     let all = || vec![RetryOn::Crash, RetryOn::Timeout, RetryOn::Failure];
     settings.retry_on.clone().unwrap_or_else(all)
-}
-
-fn pytest_args(cli: &cli::Test) -> Vec<String> {
-    let mut args = cli.pytest.clone();
-    for (flag, value) in [("-k", &cli.keyword), ("-m", &cli.marker)] {
-        if let Some(value) = value {
-            args.extend([flag.to_owned(), value.clone()]);
-        }
-    }
-    if cli.exitfirst {
-        args.push("-x".to_owned());
-    } else if let Some(maxfail) = cli.maxfail {
-        args.push(format!("--maxfail={maxfail}"));
-    }
-    args
-}
-
-/// Another runner would run what was to be left out.
-fn refuse_what_only_pytest_knows(cli: &cli::Test, files: &[TestFile]) -> Result<(), Error> {
-    let given = [
-        ("`-k`", cli.keyword.is_some()),
-        ("`-m`", cli.marker.is_some()),
-        ("what stands behind `--`", !cli.pytest.is_empty()),
-        ("a single test (`FILE::TEST`)", files.iter().any(|file| !file.select.is_empty())),
-    ];
-    match given.iter().find(|(_, is_given)| *is_given) {
-        None => Ok(()),
-        Some((what, _)) => {
-            Err(Error::new(format!("{what} is for pytest, and the files are run by a command"))
-                .hint("write it into the command; each file is run whole")
-                .code(4))
-        }
-    }
-}
-
-/// A node id of pytest (relative to the root directory) as an argument that is right from everywhere.
-fn node(path: &Path, id: &str) -> String {
-    match id.split_once("::") {
-        Some((_, test)) => format!("{}::{test}", path.display()),
-        None => path.to_string_lossy().into_owned(),
-    }
-}
-
-/// The words of a command, with quotes as in a shell, and nothing else of a shell.
-fn words(text: &str) -> Result<Vec<String>, Error> {
-    let words = shlex::split(text).filter(|words| !words.is_empty());
-    let words = words.ok_or_else(|| Error::new(format!("`--command {text}`: a quote is not closed")))?;
-    if !words.iter().any(|word| word.contains("{file}")) {
-        return Err(Error::new(format!("`--command {text}` does not say where the file goes"))
-            .hint("put `{file}` where each file's path belongs: `python -m unittest {file}`"));
-    }
-    Ok(words)
-}
-
-/// What everybody gets: no more threads together than there are cores, and a cache of torch that does not crumble.
-/// What the user has set stays.
-fn shared_env(jobs: u16, cores: u64, env: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    let threads = (cores / u64::from(jobs)).max(1).to_string();
-    for name in ["OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"] {
-        if jobs > 1 && env(name).is_none() {
-            all.insert(name.to_owned(), threads.clone());
-        }
-    }
-    let name = alloc_conf(env);
-    all.insert(name.to_owned(), with_setting(env(name).as_deref(), MAX_SPLIT));
-    all
-}
-
-/// What keeps torch, JAX and TensorFlow to a share of a GPU. What the user has set stays.
-pub fn vram_env(
-    limit: Bytes,
-    total: Bytes,
-    torch_obeys: bool,
-    set: &dyn Fn(&str) -> Option<String>,
-) -> BTreeMap<String, String> {
-    let mut all = BTreeMap::new();
-    // Rounded down: never more than what was allowed.
-    let fraction = (limit.0 as f64 / total.0.max(1) as f64 * 10_000.0).floor().max(1.0) / 10_000.0;
-    if torch_obeys {
-        let name = alloc_conf(set);
-        let setting = format!("{FRACTION}:{fraction}");
-        all.insert(name.to_owned(), with_setting(set(name).as_deref(), &setting));
-    }
-    for (name, value) in [
-        ("XLA_PYTHON_CLIENT_MEM_FRACTION", fraction.to_string()),
-        // Else it takes all of it at once.
-        ("TF_FORCE_GPU_ALLOW_GROWTH", "true".to_owned()),
-    ] {
-        if set(name).is_none() {
-            all.insert(name.to_owned(), value);
-        }
-    }
-    all
-}
-
-/// Whether this interpreter's torch knows [`FRACTION`] (2.9 on). Its version is asked for, torch itself is not loaded.
-pub fn torch_obeys(python: &Path) -> bool {
-    let ask = "import importlib.metadata as m; print(m.version('torch'))";
-    let asked =
-        std::process::Command::new(python).args(["-c", ask]).stderr(std::process::Stdio::null()).output();
-    asked.is_ok_and(|said| knows_fraction(&String::from_utf8_lossy(&said.stdout)))
-}
-
-fn knows_fraction(version: &str) -> bool {
-    let mut numbers = version.trim().split('.').map_while(|number| number.parse::<u32>().ok());
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (2, 9)
-}
-
-/// torch reads the new name first.
-fn alloc_conf(env: &dyn Fn(&str) -> Option<String>) -> &'static str {
-    if env("PYTORCH_ALLOC_CONF").is_some() { "PYTORCH_ALLOC_CONF" } else { "PYTORCH_CUDA_ALLOC_CONF" }
-}
-
-/// A list of `key:value` with one more, unless the key is there already.
-pub fn with_setting(list: Option<&str>, setting: &str) -> String {
-    let key = setting.split(':').next().unwrap_or_default();
-    match list.map(str::trim).filter(|list| !list.is_empty()) {
-        None => setting.to_owned(),
-        Some(list) if list.split(',').any(|one| one.split(':').next().is_some_and(|it| it.trim() == key)) => {
-            list.to_owned()
-        }
-        Some(list) => format!("{list},{setting}"),
-    }
-}
-
-/// The command for one file.
-pub fn command(words: &[String], file: &Path) -> Vec<OsString> {
-    let file = file.to_string_lossy();
-    words.iter().map(|word| word.replace("{file}", &file).into()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn torchs_settings_are_merged_with_the_users() {
-        assert_eq!(with_setting(None, MAX_SPLIT), MAX_SPLIT);
-        let user = "expandable_segments:True";
-        assert_eq!(with_setting(Some(user), MAX_SPLIT), "expandable_segments:True,max_split_size_mb:64");
-        let set = "max_split_size_mb:512,backend:native";
-        assert_eq!(with_setting(Some(set), MAX_SPLIT), set);
-    }
-
-    #[test]
-    fn frameworks_are_told_their_share_and_the_users_word_stays() {
-        let set = |name: &str| match name {
-            "PYTORCH_CUDA_ALLOC_CONF" => Some(MAX_SPLIT.to_owned()),
-            "XLA_PYTHON_CLIENT_MEM_FRACTION" => Some(".5".to_owned()),
-            _ => None,
-        };
-        let env = vram_env(Bytes::gib(2), Bytes::gib(16), true, &set);
-        assert_eq!(env["PYTORCH_CUDA_ALLOC_CONF"], "max_split_size_mb:64,per_process_memory_fraction:0.125");
-        assert_eq!(env["TF_FORCE_GPU_ALLOW_GROWTH"], "true");
-        assert!(!env.contains_key("XLA_PYTHON_CLIENT_MEM_FRACTION"));
-        let old = vram_env(Bytes::gib(1), Bytes::gib(3), false, &|_| None);
-        assert!(!old.contains_key("PYTORCH_CUDA_ALLOC_CONF"), "it would not start");
-        assert_eq!(old["XLA_PYTHON_CLIENT_MEM_FRACTION"], "0.3333");
-        for (version, knows) in [("2.9.0+cu128\n", true), ("2.10.1", true), ("2.8.0", false), ("", false)] {
-            assert_eq!(knows_fraction(version), knows, "{version}");
-        }
-    }
-
-    #[test]
-    fn threads_are_shared_among_the_files_and_the_users_number_stays() {
-        let env = |name: &str| (name == "OMP_NUM_THREADS").then(|| "3".to_owned());
-        let shared = shared_env(4, 16, &env);
-        assert_eq!(shared.get("OMP_NUM_THREADS"), None);
-        assert_eq!(shared["MKL_NUM_THREADS"], "4");
-        assert_eq!(shared_env(32, 16, &env)["MKL_NUM_THREADS"], "1");
-        assert!(!shared_env(1, 16, &env).contains_key("MKL_NUM_THREADS"));
-    }
-
-    #[test]
-    fn a_command_is_words_and_never_a_shell() {
-        let words = words("run 'a b' {file} --x={file}; rm").unwrap();
-        assert_eq!(words, ["run", "a b", "{file}", "--x={file};", "rm"]);
-        let file = Path::new("/t/a b.py");
-        assert_eq!(command(&words, file)[2..4], ["/t/a b.py", "--x=/t/a b.py;"]);
-        assert!(super::words("run 'a").is_err());
-        assert!(super::words("run all").unwrap_err().hint.unwrap().contains("{file}"));
-    }
-
-    #[test]
-    fn a_node_id_is_right_from_everywhere() {
-        assert_eq!(node(Path::new("/r/t/a.py"), "t/a.py::T::x[a::b]"), "/r/t/a.py::T::x[a::b]");
-    }
 }

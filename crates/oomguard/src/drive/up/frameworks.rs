@@ -9,8 +9,7 @@ use oomguard_core::Amount;
 use oomguard_sys::gpu::Variables;
 
 use super::super::Guard;
-use super::super::gpus::{framework_env, is_python};
-use super::super::test::plan::torch_obeys;
+use super::super::frameworks::{framework_env, is_python, torch_obeys};
 use super::{Up, env};
 use crate::config::Pool;
 

@@ -16,8 +16,9 @@ use oomguard_sys::wait::Interest;
 use rustix::io::FdFlags;
 
 use super::super::super::{Begun, Guard, Hand, JOB_OOM_SCORE, place};
+use super::super::argv;
 use super::super::gpu::{Gate, Gpus};
-use super::super::plan::{self, Case, Plan};
+use super::super::plan::{Case, Plan};
 use super::super::queue::{GpuRoom, Next};
 use super::super::slot::{Slot, Streams};
 use super::super::standby::Standby;
@@ -221,7 +222,7 @@ impl Runner {
         env.extend(case.vram_env.iter().map(|(key, value)| (key.into(), Some(value.into()))));
         env.push((MARK.into(), Some(self.mark(id).into())));
         let argv = match &self.plan.command {
-            Some(words) => plan::command(words, &case.path),
+            Some(words) => argv::command(words, &case.path),
             None => {
                 for (name, fd) in [("OOMGUARD_TEST_FD", &beats), ("OOMGUARD_TEST_REPORT", &details)] {
                     inherit(fd).map_err(|error| SpawnError::Other { doing: "hand a pipe over", error })?;
