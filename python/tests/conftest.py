@@ -11,11 +11,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
+import cgroups
 import pytest
 from storages import KINDS, spec_for
 
 DEADLINE = 20.0
 """Seconds after which a wait is a failure; on a busy 2-core machine a Python with Optuna takes 2 s to start."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cgroup_is_left() -> Iterator[None]:
+    """Whatever was made for a test is gone after the last one, in every hierarchy."""
+    yield
+    assert not cgroups.left()
 
 
 class Page:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import cgroups
 import pytest
 from absence import absent
 from conftest import clean_env
@@ -38,7 +39,7 @@ def told(limit, work):
 
 def cgroup_parent() -> Iterator[str]:
     """A cgroup in which workers can be held, removed afterwards with what is in it; skips where there is none."""
-    parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or f"/oomguard-test-{os.getpid()}"
+    parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or cgroups.parent_of("pools")
     probe = "import oomguard; held = oomguard.limit_self('1GiB'); print(held.where); print(held.why)"
     env = clean_env(OOMGUARD_CGROUP_PARENT=parent, PYTHONWARNINGS="ignore")
     told = subprocess.run(
@@ -48,11 +49,7 @@ def cgroup_parent() -> Iterator[str]:
     if where == "None":
         absent("cgroup", why.strip())
     yield parent
-    top = pathlib.Path(where.strip()).parent.parent
-    assert top.name.startswith("oomguard-test"), top
-    for directory in sorted((path for path in top.rglob("*") if path.is_dir()), reverse=True):
-        directory.rmdir()
-    top.rmdir()
+    cgroups.remove(parent)
 
 
 def run_script(code: str, folder: pathlib.Path, **env: str) -> dict[str, Any]:

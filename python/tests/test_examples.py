@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import subprocess
 import sys
 
+import cgroups
 import pytest
 from conftest import clean_env
 
 FOLDER = pathlib.Path(__file__).parents[2] / "examples" / "python"
-PARENT = f"/oomguard-test-examples-{os.getpid()}"
+PARENT = cgroups.parent_of("examples")
 
 SAYS = {
     "guard_a_loop.py": [
@@ -30,9 +30,7 @@ SETTINGS = {"interrupt_a_library.py": {"OOMGUARD_RESERVE": "1024T", "OOMGUARD_WA
 def cgroup():
     """What the examples make in cgroups is removed."""
     yield
-    for root in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer"):
-        for folder, _, _ in os.walk(root + PARENT, topdown=False):
-            os.rmdir(folder)
+    cgroups.remove(PARENT)
 
 
 def test_every_example_is_run():

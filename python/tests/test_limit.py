@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
+import cgroups
 import pytest
 from absence import absent
 from test_check import ok
 
 import oomguard
 
-PARENT = f"/oomguard-test-limit-{os.getpid()}"
+PARENT = cgroups.parent_of("limit")
 
 
 @pytest.fixture
 def cgroup():
     """A parent cgroup of this test's own, removed afterwards."""
     yield PARENT
-    for root in ("/sys/fs/cgroup/memory", "/sys/fs/cgroup", "/sys/fs/cgroup/unified", "/sys/fs/cgroup/freezer"):
-        for folder, _, _ in os.walk(root + PARENT, topdown=False):
-            os.rmdir(folder)
+    cgroups.remove(PARENT)
 
 
 def held(result):

@@ -17,6 +17,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import cgroups
 import pytest
 from absence import absent, needs
 from conftest import DEADLINE, clean_env, wait_until
@@ -89,8 +90,9 @@ class Suite:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or f"/oomguard-test-{os.getpid()}"
+        parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or cgroups.parent_of("suite")
         state = folder.parent / f"{folder.name}-state"
+        self.parent = parent
         self.env = clean_env(OOMGUARD_CGROUP_PARENT=parent, XDG_STATE_HOME=str(state))
         self.state = state
 
@@ -456,6 +458,7 @@ def test_a_killed_runner_leaves_nothing_running_and_readable_books(suite: Callab
     process.kill()
     process.wait()
     wait_until(lambda: not any(alive(pid) for pid in pids), "its files outlived the runner", PATIENCE)
+    wait_until(lambda: not cgroups.folders(it.parent), "its cgroups outlived the runner", PATIENCE)
     assert "BEFORE | Test: tests/test_b.py" in (it.folder / "profile.log").read_text()
     assert ElementTree.parse(it.folder / "junit.xml").getroot().find(".//testcase[@name='test_a']") is not None
 

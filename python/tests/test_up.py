@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 
+import cgroups
 from absence import absent
 from conftest import clean_env
 
-PARENT = f"/oomguard-test-up-{os.getpid()}"
+PARENT = cgroups.parent_of("up")
 
 OOMGUARD = shutil.which("oomguard", path=f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import types
 
+import cgroups
 import pytest
 from absence import absent
 from conftest import DEADLINE, clean_env, wait_until
@@ -125,7 +126,7 @@ class Driver:
     def environment(self, folder: pathlib.Path) -> dict[str, str]:
         env = clean_env(
             LD_LIBRARY_PATH=str(self.folder), XDG_RUNTIME_DIR=str(folder), XDG_STATE_HOME=str(folder / "state"),
-            OOMGUARD_CGROUP_PARENT=f"/oomguard-test-vram-{os.getpid()}",
+            OOMGUARD_CGROUP_PARENT=cgroups.parent_of("vram"),
         )  # fmt: skip
         for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"):
             env.pop(name, None)

@@ -294,6 +294,26 @@ fn a_killed_guard_leaves_the_kernels_limit_in_force() {
 }
 
 #[test]
+fn what_a_guard_that_was_killed_has_half_removed_is_removed_by_the_next() {
+    if !has_cgroup() {
+        return;
+    }
+    let world = World::new();
+    // Two hierarchies hold a leaf on hybrid machines. A guard that is killed between the two leaves the second.
+    let beside = Path::new("/sys/fs/cgroup/unified");
+    let hybrid = beside.join("cgroup.procs").exists();
+    if !support::has("hybrid", hybrid, "cgroup v2 is not mounted beside v1 here") {
+        return;
+    }
+    let mut dead = world.command("true").spawn().unwrap();
+    dead.wait().unwrap();
+    let left = format!("{}/run-{}", world.cgroup_parent().trim_start_matches('/'), dead.id());
+    std::fs::create_dir_all(beside.join(left)).unwrap();
+    world.run(LIMIT, &["true"]).with(0);
+    world.must_be_empty();
+}
+
+#[test]
 fn runs_side_by_side_share_a_parent() {
     if !has_cgroup() {
         return;

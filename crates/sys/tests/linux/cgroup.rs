@@ -228,6 +228,20 @@ fn a_leaf_in_use_is_not_removed() {
 }
 
 #[test]
+fn a_leaf_that_is_left_beside_the_memory_hierarchy_is_still_there() {
+    let Some(test) = TestParent::new(None) else { return };
+    let parent = test.get();
+    let leaf = parent.leaf("a").unwrap();
+    if parent.enforcement() == Enforcement::Cgroup2 || leaf.populated_fd().is_none() {
+        return skip("cgroup1", "no memory hierarchy of v1 with v2 beside it");
+    }
+    std::fs::remove_dir(leaf.dir()).unwrap();
+    assert_eq!(parent.leaves().unwrap(), ["a"]);
+    leaf.remove().unwrap();
+    assert_eq!(parent.leaves().unwrap(), [""; 0]);
+}
+
+#[test]
 fn on_v1_a_machine_says_why_it_is_not_v2() {
     let Some(test) = TestParent::new(Some(Enforcement::Cgroup1)) else { return };
     let notes = test.get().notes().join("\n");

@@ -119,9 +119,17 @@ impl Parent {
         check_name(name)?;
         Leaf::open(&self.place.dirs, name)
     }
-    /// The names of the leaves that are there, of earlier guards too.
+    /// The names of the leaves that are there, of earlier guards too, sorted; one that a killed guard has removed from
+    /// the memory hierarchy only is still there.
     pub fn leaves(&self) -> Result<Vec<String>> {
-        dirs::children(&self.place.dirs.memory)
+        let Dirs { memory, side, freezer, .. } = &self.place.dirs;
+        let mut names = dirs::children(memory)?;
+        for beside in [side, freezer].into_iter().flatten() {
+            names.extend(dirs::children(beside)?);
+        }
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
     /// Removes the parent and the directories made for it, and takes a division of our own cgroup back; what is still
     /// in use, by a leaf or by another guard, stays.
