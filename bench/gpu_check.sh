@@ -51,6 +51,8 @@ smi() { nvidia-smi -i "$CUDA_VISIBLE_DEVICES" --query-gpu="$1" --format=csv,nohe
 percent() { "$OOMGUARD" check --max-ram 100% --max-vram 100% --json | "$PYTHON" -c 'import json, sys; print(json.load(sys.stdin)["vram_used_percent"])'; }
 # Whether two numbers differ by no more than a third.
 near() { "$PYTHON" -c 'import sys; a, b, most = map(float, sys.argv[1:]); print(f"        {a:.2f} and {b:.2f}"); sys.exit(abs(a - b) > most)' "$1" "$2" "$3"; }
+# Whether torch can be told its share of a GPU by a variable.
+knows_share() { "$PYTHON" -c 'import sys; sys.exit(tuple(map(int, sys.argv[1].split(".")[:2])) < (2, 9))' "$TORCH"; }
 # A value of a file in the report.
 report() { "$PYTHON" -c 'import json, sys; print(next(f for f in json.load(open(sys.argv[1]))["files"] if f["path"].endswith(sys.argv[2]))[sys.argv[3]])' "$WORK/report.json" "$1" "$2"; }
 
@@ -162,7 +164,7 @@ too_much() {
     run --vram-limit 1GiB test_a_leak.py || code=$?
     [ "$code" = 1 ] && grep -qi 'out of memory' "$WORK/out"
 }
-if "$PYTHON" -c 'import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9))'; then
+if knows_share; then
     step "the limit: 2 GiB do not fit into 1 GiB, and torch says so" too_much
     step "the limit: 2 GiB fit into 3 GiB" run --vram-limit 3GiB test_a_leak.py
 else
@@ -199,7 +201,7 @@ too_short() {
 }
 if [ "$PIDS" != 1 ]; then
     skip gpu-pids "the driver hides processes: nobody can be held to a limit, and that is said"
-elif ! "$PYTHON" -c 'import sys, torch; sys.exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 9))'; then
+elif ! knows_share; then
     skip torch-2.9 "torch $TORCH refuses the variable by which it is told not to refuse"
 else
     step "run: a command that grows beyond its VRAM limit is braked, and the report says why" over_limit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pathlib
 import struct
@@ -136,6 +137,18 @@ def new_study(spec: str) -> object:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna.create_study(study_name="s", storage=open_fresh(spec))
+
+
+@pytest.fixture
+def collected_by_hand() -> Iterator[None]:
+    """Nothing is collected between a test's garbage and its look at it."""
+    from oomguard import _core
+
+    gc.collect()
+    _core.trim()
+    gc.disable()
+    yield
+    gc.enable()
 
 
 @pytest.fixture

@@ -18,16 +18,7 @@ from oomguard.leaks._payload import payload
 np = pytest.importorskip("numpy", reason="arrays are what leaks")
 
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def collected_by_hand():
-    """Nothing is collected between a test's garbage and its look at it."""
-    gc.collect()
-    _core.trim()
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("collected_by_hand")
 
 
 class Env:

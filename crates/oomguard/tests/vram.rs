@@ -20,14 +20,9 @@ struct Machine {
 
 impl Machine {
     fn new(script: &Value) -> Machine {
-        let machine = Machine { world: World::new() };
-        let driver = machine.world.path("driver");
-        std::fs::create_dir(&driver).unwrap();
-        // Cargo builds it for us, because it is one of our dependencies.
-        let built = std::env::current_exe().unwrap().with_file_name("libfake_nvml.so");
-        std::fs::copy(built, driver.join("libnvidia-ml.so.1")).unwrap();
-        std::fs::write(driver.join("fake-nvml.json"), script.to_string()).unwrap();
-        machine
+        let world = World::new();
+        world.gpus(script);
+        Machine { world }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -35,12 +30,7 @@ impl Machine {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = self.world.oomguard(words.iter().copied());
-        command.env("LD_LIBRARY_PATH", self.path("driver"));
-        for name in ["CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"] {
-            command.env_remove(name);
-        }
-        command
+        self.world.oomguard(words.iter().copied())
     }
 
     fn oomguard(&self, words: &[&str]) -> Done {
@@ -63,7 +53,7 @@ impl Machine {
             ["test", "--ram-preflight", "100%", "--ram-target", "100%", "--command", "python3 {file}"];
         let report = ["--report", "../report.json"];
         let mut command = self.command(&[&fixed[..], &report, words].concat());
-        command.current_dir(self.path("suite")).env("DRIVER", self.path("driver"));
+        command.current_dir(self.path("suite")).env("DRIVER", self.world.driver());
         command.env_remove("XLA_PYTHON_CLIENT_MEM_FRACTION").env_remove("TF_FORCE_GPU_ALLOW_GROWTH");
         let done = self.world.done(&mut command);
         let report = std::fs::read(self.path("report.json")).unwrap_or_default();
@@ -334,7 +324,7 @@ fn without_a_gpu_its_files_are_files_like_any_other() {
     let fixed =
         ["test", "--ram-preflight", "100%", "--ram-target", "100%", "-n", "2", "--memory-limit", "64MiB"];
     let mut command = machine.command(&[&fixed[..], &["--command", "python3 {file}"]].concat());
-    command.current_dir(machine.path("suite")).env("DRIVER", machine.path("driver"));
+    command.current_dir(machine.path("suite")).env("DRIVER", machine.world.driver());
     let done = machine.world.done(command.env("CUDA_VISIBLE_DEVICES", ""));
     assert_eq!(done.code, Some(0), "{done:?}");
 }

@@ -26,6 +26,13 @@ fn cards(held: &[(usize, u32, u64)]) -> Value {
     json!({"driver": "550.54.15", "devices": [card(0), card(1)]})
 }
 
+/// A world with those two, of which nobody holds anything.
+fn with_cards() -> World {
+    let world = World::new();
+    world.gpus(&cards(&[]));
+    world
+}
+
 /// They are asked, and never answer.
 fn hangs() -> Value {
     let mut script = cards(&[]);
@@ -87,8 +94,7 @@ fn is(name: &str) -> impl Fn(&Value) -> bool {
 
 #[test]
 fn a_command_over_its_vram_limit_gets_term_then_kill_and_the_last_line_says_why() {
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let flags = ["--vram-limit", "4GiB", "--grace", "300ms", "--report", "report.json"];
     let run = Run::start(&world, &flags, "trap '' TERM; while :; do sleep 0.1; done");
     world.gpus(&cards(&[(0, run.pid(), 3)]));
@@ -113,8 +119,7 @@ fn a_command_over_its_vram_limit_gets_term_then_kill_and_the_last_line_says_why(
 
 #[test]
 fn only_what_may_be_used_is_judged() {
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let run =
         Run::start(&world, &["--vram-limit", "25%", "--json"], "while [ ! -e stop ]; do sleep 0.05; done");
     run.wait("the GPUs are seen", is("gpu"));
@@ -126,8 +131,7 @@ fn only_what_may_be_used_is_judged() {
 
 #[test]
 fn a_gpu_that_is_lost_midway_is_an_event_and_no_end() {
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let run =
         Run::start(&world, &["--vram-limit", "4GiB", "--json"], "while [ ! -e stop ]; do sleep 0.05; done");
     run.wait("the GPUs are seen", is("gpu"));
@@ -160,8 +164,7 @@ fn a_machine_without_a_gpu_says_that_nobody_is_braked() {
 
 #[test]
 fn frameworks_are_told_beside_what_the_user_has_set() {
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let mut command = world.oomguard([
         "run",
         "--best-effort",
@@ -187,8 +190,7 @@ fn braked_at_once(begin: Instant) {
 
 #[test]
 fn a_driver_that_hangs_does_not_delay_the_brake_of_run() {
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let hog = world.hog();
     let script = format!("while [ ! -e go ]; do sleep 0.01; done; exec {hog} hold 300");
     let flags = ["--memory-limit", "128MiB", "--vram-limit", "4GiB", "--json"];
@@ -219,8 +221,7 @@ fn a_driver_that_hangs_does_not_delay_the_brake_of_up() {
     if !has_cgroup() {
         return;
     }
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let up = Up::start(&world, &pools("vram_limit = \"4GiB\"\n"));
     up.wait_start("a-1", 1);
     up.wait("the GPUs are seen", is("gpu"));
@@ -241,8 +242,7 @@ fn a_worker_over_its_vram_limit_is_braked_and_only_it_and_starts_again_when_the_
     if !has_cgroup() {
         return;
     }
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let up = Up::start(&world, &pools("vram_limit = \"4GiB\"\n"));
     let (a, b) = (up.wait_start("a-1", 1), up.wait_start("b-1", 1));
     world.gpus(&cards(&[(0, a, 5), (0, b, 4)]));
@@ -284,8 +284,7 @@ fn for_a_shortage_on_one_gpu_only_its_holders_go() {
     if !has_cgroup() {
         return;
     }
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let config = pools("").replacen("[pool.b]", "env = { CUDA_VISIBLE_DEVICES = \"1\" }\n[pool.b]", 1);
     let up = Up::start(&world, &config.replacen("[pool.a]", "vram_reserve = \"2GiB\"\n[pool.a]", 1));
     let (a, b) = (up.wait_start("a-1", 1), up.wait_start("b-1", 1));
@@ -303,8 +302,7 @@ fn for_a_shortage_on_one_gpu_only_its_holders_go() {
 
 #[test]
 fn a_run_with_rules_about_gpus_is_told_again_byte_for_byte() {
-    let world = World::new();
-    world.gpus(&cards(&[]));
+    let world = with_cards();
     let flags =
         ["--vram-limit", "4GiB", "--vram-reserve", "1GiB", "--grace", "300ms", "--record", "tape", "--json"];
     let run = Run::start(&world, &flags, "while :; do sleep 0.1; done");

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import pathlib
 
 import pytest
 from absence import torch_or_skip
 
 import oomguard
-from oomguard import _core, leaks
+from oomguard import leaks
 from oomguard.leaks._payload import payload
 
 MIB = 1 << 20
 HERE = str(pathlib.Path(oomguard.__file__).parents[1])
 
 torch = torch_or_skip()
-
-
-@pytest.fixture(autouse=True)
-def collected_by_hand():
-    gc.collect()
-    _core.trim()
-    gc.disable()
-    yield
-    gc.enable()
+pytestmark = pytest.mark.usefixtures("collected_by_hand")
 
 
 class Agent:

@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Where NVIDIA's library is, once there is one.
-    fn driver(&self) -> PathBuf {
+    pub fn driver(&self) -> PathBuf {
         self.dir.path().join("driver")
     }
 

@@ -2,20 +2,21 @@
 
 use std::io::BufRead;
 
-use oomguard_core::recording::{Entry, Kept};
+use oomguard_core::recording::Kept;
 use oomguard_core::{Engine, HostPolicy, Instant};
 
+use super::feed::{Step, feed};
 use super::follow::Follow;
 use super::{End, Teller, WhatIf};
-use crate::record::{self, Notice, Roster, Told};
-use crate::recording::{Beside, Flaw, Recording};
+use crate::record::{Entry, Roster};
+use crate::recording::Recording;
 
 /// Slots are numbered as they come.
 const GAP: usize = 64;
 
 /// Feeds all of it to an engine, and tells what that says.
 pub fn tell(
-    mut recording: Recording<impl BufRead>,
+    recording: Recording<impl BufRead>,
     what_if: &WhatIf,
     policy: HostPolicy,
     seed: u64,
@@ -23,52 +24,34 @@ pub fn tell(
 ) -> End {
     let policy = what_if.host(policy);
     let mut engine = Engine::new(policy, seed);
-    let mut follow = Follow::new(Roster::new(policy.reserve, policy.warning), !what_if.is_asked(), teller);
-    let mut last = recording.header.mono;
-    let flaw = loop {
-        let entry = match recording.entry::<Kept>() {
-            Ok(Some(entry)) => entry,
-            Ok(None) => break None,
-            Err(flaw) => break Some(flaw),
-        };
-        match entry {
-            Entry::In(now, _) if now > what_if.until => break None,
-            Entry::In(now, mut input) => {
-                last = now;
+    let follow = Follow::new(Roster::new(policy.reserve, policy.warning), !what_if.is_asked(), teller);
+    feed(recording, what_if.until, follow, |follow, step| {
+        match step {
+            Step::Input(now, mut input) => {
                 if let Kept::Add(job, _) | Kept::Adopt(job, ..) = input
                     && job.index() > engine.len() + GAP
                 {
-                    let why = format!("job {} where there are {}", job.0, engine.len());
-                    break Some(Flaw { line: recording.number, why, is_cut: false });
+                    return Err(format!("job {} where there are {}", job.0, engine.len()));
                 }
                 if let Some(policy) = input.policy_mut() {
                     *policy = what_if.job(*policy);
                 }
-                follow.pass();
-                take(&mut engine, &mut follow, now, &input);
+                take(&mut engine, follow, now, &input);
             }
-            Entry::Policy(policy) => {
+            Step::Policy(policy) => {
                 let policy = what_if.host(policy);
                 engine.set_host_policy(policy);
                 (follow.roster.reserve, follow.roster.warning) = (policy.reserve, policy.warning);
             }
-            Entry::Recall(job, failures) => engine.recall(job, failures),
-            Entry::Told(Beside::Job(job, entry)) => {
+            Step::Recall(job, failures) => engine.recall(job, failures),
+            Step::Job(job, entry) => {
                 let usage = follow.roster.get(job).and_then(|entry| entry.usage);
                 let limit = what_if.limit.or(entry.limit);
-                follow.roster.set(job, record::Entry { usage, limit, ..entry });
+                follow.roster.set(job, Entry { usage, limit, ..entry });
             }
-            Entry::Told(Beside::Record(record)) => {
-                if let Told::Notice(Notice::Gpu { device, name, .. }) = &record.told {
-                    follow.roster.set_gpu(*device, name);
-                }
-                follow.told(&record, recording.number);
-            }
-            Entry::Lost(lines) => follow.part(recording.number, format!("{lines} lines are missing")),
         }
-    };
-    follow.catch_up();
-    End { flaw, last, parted: follow.parted }
+        Ok(())
+    })
 }
 
 fn take(engine: &mut Engine, follow: &mut Follow<'_>, now: Instant, input: &Kept) {

@@ -2,70 +2,49 @@
 
 use std::io::BufRead;
 
-use oomguard_core::recording::Entry;
 use oomguard_core::watch::recording::Kept;
 use oomguard_core::watch::{Event, Policy, Row, Watch};
 use oomguard_core::{Instant, JobId};
 
 use super::super::watch::told;
+use super::feed::{Step, feed};
 use super::follow::Follow;
 use super::{End, Teller, WhatIf};
 use crate::record::Roster;
-use crate::recording::{Beside, Recording};
+use crate::recording::Recording;
 
 /// Feeds all of it to a host guard, and tells what that says.
 pub fn tell(
-    mut recording: Recording<impl BufRead>,
+    recording: Recording<impl BufRead>,
     what_if: &WhatIf,
     policy: Policy,
     teller: &mut Teller,
 ) -> End {
     let host = what_if.host(policy.host);
     let policy = Policy { host, grace: what_if.grace.unwrap_or(policy.grace), ..policy };
-    let mut play = Play {
-        watch: Watch::new(policy),
-        rows: Vec::new(),
-        job: told::NOBODY,
-        follow: Follow::new(Roster::new(host.reserve, host.warning), !what_if.is_asked(), teller),
-    };
-    let mut last = recording.header.mono;
-    let flaw = loop {
-        let entry = match recording.entry::<Kept>() {
-            Ok(Some(entry)) => entry,
-            Ok(None) => break None,
-            Err(flaw) => break Some(flaw),
-        };
-        match entry {
-            Entry::In(now, _) if now > what_if.until => break None,
-            Entry::In(now, input) => {
-                last = now;
-                play.follow.pass();
-                play.take(now, &input);
-            }
+    let mut play = Play { watch: Watch::new(policy), rows: Vec::new(), job: told::NOBODY };
+    let follow = Follow::new(Roster::new(host.reserve, host.warning), !what_if.is_asked(), teller);
+    feed(recording, what_if.until, follow, |follow, step| {
+        match step {
+            Step::Input(now, input) => play.take(follow, now, &input),
             // Its thresholds never change, and it has no slots.
-            Entry::Policy(_) | Entry::Recall(..) => {}
-            Entry::Told(Beside::Job(job, entry)) => play.follow.roster.set(job, entry),
-            Entry::Told(Beside::Record(record)) => play.follow.told(&record, recording.number),
-            Entry::Lost(lines) => {
-                play.follow.part(recording.number, format!("{lines} lines are missing"));
-            }
+            Step::Policy(_) | Step::Recall(..) => {}
+            Step::Job(job, entry) => follow.roster.set(job, entry),
         }
-    };
-    play.follow.catch_up();
-    End { flaw, last, parted: play.follow.parted }
+        Ok(())
+    })
 }
 
-struct Play<'a> {
+struct Play {
     watch: Watch,
     /// All processes as of the last scan.
     rows: Vec<Row>,
     /// The present victim.
     job: JobId,
-    follow: Follow<'a>,
 }
 
-impl Play<'_> {
-    fn take(&mut self, now: Instant, input: &Kept) {
+impl Play {
+    fn take(&mut self, follow: &mut Follow<'_>, now: Instant, input: &Kept) {
         match input {
             // What it wants scanned was scanned then, or never.
             Kept::Look(host, remains) => {
@@ -84,10 +63,10 @@ impl Play<'_> {
                 self.job = told::next(self.job);
                 let leader = choice.family.leader;
                 let row = self.rows.iter().find(|row| row.who == leader);
-                self.follow.roster.set(self.job, told::entry(leader, row, choice.family.usage));
+                follow.roster.set(self.job, told::entry(leader, row, choice.family.usage));
                 cgroup = row.map_or_else(String::new, |row| format!("cgroup number {}", row.cgroup));
             }
-            self.follow.say(now, told::told(event, self.job, &self.rows, cgroup));
+            follow.say(now, told::told(event, self.job, &self.rows, cgroup));
         }
     }
 }

@@ -5,6 +5,7 @@
 //! first difference on they are the engine's alone, at the times of its inputs.
 
 mod difference;
+mod feed;
 mod follow;
 mod jobs;
 mod machine;
