@@ -90,6 +90,6 @@ def vram_of(seen: _core.Snapshot) -> str | None:
     return f"VRAM of {seen.gpu}: {gb(seen.gpu_usage)}{limit}"
 
 
-def gb(size: int) -> str:
+def gb(size: float) -> str:
     """``size`` bytes as people read it: binary, one decimal, ``GB`` as the origin system wrote it."""
     return f"{size / (1 << 30):.1f} GB"

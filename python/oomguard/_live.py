@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from oomguard import _core
+from oomguard._errors import gb
 
 IN_A_PIPE = 60.0
 """Seconds between two lines where a line cannot be overwritten."""
@@ -137,4 +138,4 @@ def _colours() -> bool:
 
 
 def _size(size: int) -> str:
-    return f"{size / (1 << 30):.1f} GB" if size >= 1 << 30 else f"{size / (1 << 20):.0f} MB"
+    return gb(size) if size >= 1 << 30 else f"{size / (1 << 20):.0f} MB"

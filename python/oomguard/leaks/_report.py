@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from oomguard._errors import gb
+
 MIB = 1 << 20
 
 
@@ -89,7 +91,7 @@ def _seconds(seconds: float) -> str:
 def mb(size: float) -> str:
     """``552 MB``, ``7.9 GB``, ``120 KB``: binary, as the rest of oomguard writes it."""
     if abs(size) >= 1 << 30:
-        return f"{size / (1 << 30):.1f} GB"
+        return gb(size)
     if abs(size) >= 10 * MIB:
         return f"{size / MIB:.0f} MB"
     return f"{size / MIB:.1f} MB" if abs(size) >= MIB else f"{size / 1024:.0f} KB"

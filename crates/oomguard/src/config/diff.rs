@@ -2,11 +2,9 @@
 //!
 //! Only describes, with what a running guard cannot change marked as such ([`Config::keep_fixed`]).
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Display};
 use std::path::Path;
 use std::time::Duration;
-
-use oomguard_core::{Amount, Bytes};
 
 use super::{Config, Pool, Restart};
 
@@ -26,7 +24,7 @@ impl Config {
         tell("memory: reserve", self.memory.reserve.to_string(), new.memory.reserve.to_string());
         tell("memory: warning", self.memory.warning.to_string(), new.memory.warning.to_string());
         tell("memory: swap_limit", self.memory.swap_limit.to_string(), new.memory.swap_limit.to_string());
-        tell("memory: vram_reserve", amount(self.memory.vram_reserve), amount(new.memory.vram_reserve));
+        tell("memory: vram_reserve", or_none(self.memory.vram_reserve), or_none(new.memory.vram_reserve));
         let require =
             |config: &Config| config.memory.require.map_or("none", |require| require.name()).to_owned();
         let places = |config: &Config| {
@@ -77,8 +75,8 @@ fn pool_diff(old: &Pool, new: &Pool) -> Vec<String> {
     tell("command", list(&old.command), list(&new.command));
     tell("count", old.count.to_string(), new.count.to_string());
     tell("cwd", path(Some(&old.cwd)), path(Some(&new.cwd)));
-    tell("memory_limit", size(old.memory_limit), size(new.memory_limit));
-    tell("vram_limit", amount(old.vram_limit), amount(new.vram_limit));
+    tell("memory_limit", or_none(old.memory_limit), or_none(new.memory_limit));
+    tell("vram_limit", or_none(old.vram_limit), or_none(new.vram_limit));
     tell("max_age", time(old.max_age), time(new.max_age));
     tell("grace", time(Some(old.grace)), time(Some(new.grace)));
     tell("prune_patience", time(Some(old.prune_patience)), time(Some(new.prune_patience)));
@@ -105,12 +103,8 @@ fn path(path: Option<&Path>) -> String {
     path.map_or("default".to_owned(), |path| format!("`{}`", path.display()))
 }
 
-fn size(size: Option<Bytes>) -> String {
+fn or_none(size: Option<impl Display>) -> String {
     size.map_or("none".to_owned(), |size| size.to_string())
-}
-
-fn amount(amount: Option<Amount>) -> String {
-    amount.map_or("none".to_owned(), |amount| amount.to_string())
 }
 
 fn word(word: impl Debug) -> String {
