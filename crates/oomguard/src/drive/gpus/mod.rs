@@ -1,7 +1,8 @@
 //! GPUs beside the guard's loop: what their drivers say, in the engine's words, and whose it is.
 //!
-//! Where no driver tells, what workers say of themselves. The thread that asks the drivers exists from when the engine first wants to know, and stands still while it does not.
-//! Nothing here waits for a driver while a job runs, and decides nothing: one that is late is told to the engine as that.
+//! Where no driver tells, what workers say of themselves. The thread that asks the drivers exists from when the engine first
+//! wants to know, and stands still while it does not. Nothing here waits for a driver while a job runs, and decides nothing:
+//! one that is late is told to the engine as that.
 
 mod told;
 
