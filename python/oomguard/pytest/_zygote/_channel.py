@@ -7,13 +7,21 @@ import array
 import json
 import os
 import socket
-from typing import Any
+from typing import Any, NamedTuple
 
 VARIABLE = "OOMGUARD_ZYGOTE_FD"
 LONGEST = 1 << 16
 """Bytes of a packet."""
 MOST_FDS = 253
 """The kernel's own bound for one packet."""
+
+
+class Packet(NamedTuple):
+    """One that has come: as it came, its object, its descriptors."""
+
+    raw: bytes
+    fields: dict[str, Any]
+    fds: list[int]
 
 
 class Channel:
@@ -32,8 +40,8 @@ class Channel:
         """For poll."""
         return self._socket.fileno()
 
-    def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next packet and its descriptors, none of them inheritable; ``None`` at the end. Waits.
+    def receive(self) -> Packet | None:
+        """The next packet, none of its descriptors inheritable; ``None`` at the end. Waits.
 
         Raises:
             ValueError: The packet is not a JSON object; its descriptors are closed.
@@ -51,14 +59,14 @@ class Channel:
         if not raw:
             return None
         try:
-            packet = json.loads(raw)
-            if not isinstance(packet, dict):
+            fields = json.loads(raw)
+            if not isinstance(fields, dict):
                 raise ValueError("a packet is one JSON object")
         except ValueError:
             for fd in fds:
                 os.close(fd)
             raise
-        return packet, list(fds)
+        return Packet(raw, fields, list(fds))
 
     @classmethod
     def pair(cls) -> tuple[Channel, Channel]:
@@ -66,14 +74,13 @@ class Channel:
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         return cls(one.detach()), cls(other.detach())
 
-    def forward(self, packet: dict[str, Any], fds: list[int]) -> bool:
+    def forward(self, packet: Packet) -> bool:
         """Passes on what was received; whether anybody is there to receive it, whole."""
-        # As long as it came: the runner does not escape what is not ASCII.
-        raw = json.dumps(packet, separators=(",", ":"), ensure_ascii=False).encode()
         try:
-            return socket.send_fds(self._socket, [raw], fds, socket.MSG_NOSIGNAL) == len(raw) <= LONGEST
+            sent = socket.send_fds(self._socket, [packet.raw], packet.fds, socket.MSG_NOSIGNAL)
         except OSError:
             return False
+        return sent == len(packet.raw)
 
     def send(self, event: str, *fds: int, **fields: object) -> None:
         """Tells the runner. A text ``output`` that would not fit loses its beginning."""

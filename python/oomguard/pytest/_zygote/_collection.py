@@ -41,13 +41,14 @@ class Deep:
     @pytest.hookimpl(tryfirst=True)
     def pytest_collection(self, session: pytest.Session) -> None:
         """The zygote stays in here for ever; a child goes on to pytest's own collection."""
-        self.order = order = self._serve(session.config)
+        config = session.config
+        begin_anew = _beginning(session)
+        self.order = order = self._serve(config)
         self._pipe.open(order.heartbeat)
         self._report.open(order.report)
-        config = session.config
         self._only = Only.of(order.args, config.args, config.invocation_params.dir)
         config.args = order.args if self._only is None else [self._only.folder]
-        _begin_anew(session)
+        begin_anew()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
@@ -73,6 +74,7 @@ class Only:
 
     def __init__(self, file: Path, folder: str) -> None:
         self._way = {file, *file.parents}
+        self._next = dict(zip(file.parents, (file, *file.parents), strict=False))
         self.folder = folder
         """The argument that is above it; what else was named holds nothing of it, and would be missed."""
 
@@ -81,11 +83,12 @@ class Only:
         """``None`` if that is not what is asked for: then the arguments are taken as they are."""
         if len(wanted) != 1:
             return None
-        file, *named = (Path(os.path.normpath(start / one)) for one in (wanted[0], *folders))
-        if not file.is_file() or file in named:
+        file, *named = (os.path.normpath(os.path.join(start, one)) for one in (wanted[0], *folders))
+        if file in named or not os.path.isfile(file):
             return None
-        above = [folder for folder, path in zip(folders, named, strict=True) if path in file.parents]
-        return cls(file, above[0]) if above else None
+        above = (one for one, path in zip(folders, named, strict=True) if file.startswith(os.path.join(path, "")))
+        folder = next(above, None)
+        return None if folder is None else cls(Path(file), folder)
 
     def has(self, path: Path) -> bool:
         """Whether the file is this, or in this."""
@@ -93,7 +96,7 @@ class Only:
 
     def below(self, folder: Any) -> Iterator[pytest.Collector]:
         """What a folder's own ``collect`` would give if the file, or the folder on the way to it, were all there is."""
-        path = next((path for path in self._way if path.parent == folder.path and path != folder.path), None)
+        path = self._next.get(folder.path)
         if path is None or folder.ihook.pytest_ignore_collect(collection_path=path, config=folder.config):
             return
         if path.is_dir():
@@ -112,15 +115,21 @@ def check(order: Order) -> str | None:
     return None if order.args else "`args` is empty"
 
 
-def _begin_anew(session: pytest.Session) -> None:
-    """Starts the reporter's clock. The header is in the child's output already: making it again costs 3 ms."""
+def _beginning(session: pytest.Session) -> Callable[[], None]:
+    """What starts the reporter's clock in a child. The header is in its output already: making it again costs 3 ms."""
     config = session.config
     manager: Any = config.pluginmanager
     reporter = manager.get_plugin("terminalreporter")
-    if reporter is not None:
-        others = [plugin for plugin in manager.get_plugins() if plugin is not reporter]
+    if reporter is None:
+        return lambda: None
+    others = [plugin for plugin in manager.get_plugins() if plugin is not reporter]
+    start = manager.subset_hook_caller("pytest_sessionstart", others)
+
+    def begin() -> None:
         verbose, config.option.verbose = config.option.verbose, -1
         try:
-            manager.subset_hook_caller("pytest_sessionstart", others)(session=session)
+            start(session=session)
         finally:
             config.option.verbose = verbose
+
+    return begin

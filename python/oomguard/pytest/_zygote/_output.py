@@ -127,8 +127,8 @@ def _fresh(fd: int) -> int:
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     with tempfile.TemporaryFile(buffering=0) as file:
         new = os.dup(file.fileno())
-    at = 0
-    while block := os.pread(fd, COPY, at):
+    at, size = 0, os.fstat(fd).st_size
+    while at < size and (block := os.pread(fd, COPY, at)):
         at += os.write(new, block)
     os.lseek(new, os.lseek(fd, 0, os.SEEK_CUR), os.SEEK_SET)
     fcntl.fcntl(new, fcntl.F_SETFL, flags)

@@ -22,6 +22,8 @@ NEVER = ("jax", "jaxlib", "torch_xla", "tensorflow", "cupy", "pycuda", "numba.cu
 
 def fork() -> int:
     """``os.fork``, without Python 3.12's warning about threads: they have been looked at."""
+    if sys.version_info < (3, 12):
+        return os.fork()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return os.fork()

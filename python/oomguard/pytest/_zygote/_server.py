@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from oomguard.pytest._zygote import _child, _death, _safety
-from oomguard.pytest._zygote._channel import Channel
+from oomguard.pytest._zygote._channel import Channel, Packet
 from oomguard.pytest._zygote._order import Order, Standby
 from oomguard.pytest._zygote._output import Output, flush
 from oomguard.pytest._zygote._seeds import Seeds
@@ -28,9 +28,9 @@ class Child:
         self.pidfd = os.pidfd_open(pid)
         self.channel = channel
 
-    def take(self, order: Order, packet: dict[str, Any]) -> bool:
+    def take(self, order: Order, packet: Packet) -> bool:
         """Gives it what it stands by for; whether it is there to take it."""
-        if self.channel is None or not self.channel.forward(packet, order.fds):
+        if self.channel is None or not self.channel.forward(packet):
             return False
         self.channel.close()
         self.id, self.channel = order.id, None
@@ -105,23 +105,23 @@ class Server:
         refused: dict[str, Any] = {"id": None}
         fds: list[int] = []
         try:
-            received = self._channel.receive()
-            if received is None:
+            packet = self._channel.receive()
+            if packet is None:
                 self._end()
-            packet, fds = received
-            op, refused = packet.get("op"), {"id": packet.get("id")}
+            fields, fds = packet.fields, packet.fds
+            op, refused = fields.get("op"), {"id": fields.get("id")}
             if op == "fork":
-                return self._begin(Order.read(packet, fds), packet)
+                return self._begin(Order.read(fields, fds), packet)
             if op == "stand by":
-                refused = {"standby": packet.get("standby")}
-                return self._stand_by(Standby.read(packet, fds))
+                refused = {"standby": fields.get("standby")}
+                return self._stand_by(Standby.read(fields, fds))
             raise ValueError(f"`op` is `{op}`, not `fork` or `stand by`")
         except ValueError as error:
             self._channel.send("refused", **refused, why=str(error))
             _close(fds)
             return None
 
-    def _begin(self, order: Order, packet: dict[str, Any]) -> Order | None:
+    def _begin(self, order: Order, packet: Packet) -> Order | None:
         """A child for this order: the one that stands by for it, or a new one. Returns it in that."""
         waiting = (child for child in self._children.values() if child.channel and child.id == order.standby)
         child = next(waiting, None)
@@ -213,7 +213,7 @@ def _order_of(channel: Channel, wanted: Standby) -> Order:
     if received is None:
         os._exit(0)  # the zygote is gone
     channel.close()
-    order = Order.read(*received)
+    order = Order.read(received.fields, received.fds)
     if why:
         _child.fail(order, why)
     return order

@@ -46,7 +46,7 @@ def main() -> NoReturn:
             received = channel.receive()
             if received is None:
                 os._exit(0)
-            hello = Hello.read(received[0])
+            hello = Hello.read(received.fields)
         except ValueError as error:
             _give_up(channel, str(error))
         attempt = _again.Attempt(hello, "imports" if hello.depth == "imports" else "collection", None, [])
