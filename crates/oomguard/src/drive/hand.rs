@@ -103,10 +103,14 @@ impl Hand {
         }
     }
 
-    /// Makes or opens the leaf, with its limit in force.
+    /// Makes or opens the leaf, unless it has one, with its limit in force.
     pub fn make_leaf(&mut self, parent: Option<&Parent>) -> Result<(), Error> {
         let Some(parent) = parent else { return Ok(()) };
-        let leaf = self.leaf.insert(parent.leaf(&self.name)?);
+        let leaf = match self.leaf.take() {
+            Some(leaf) => leaf,
+            None => parent.leaf(&self.name)?,
+        };
+        let leaf = self.leaf.insert(leaf);
         self.limits.as_ref().map_or(Ok(()), |limits| leaf.set_limit(limits).map(|_| ()))
     }
 

@@ -10,7 +10,7 @@ use oomguard_sys::spawn::SpawnError;
 use oomguard_sys::{Error, clock};
 
 use super::place::{GONE, open_parent};
-use super::sweep::Swept;
+use super::sweep::{self, Swept};
 use super::{Begun, Guard, Verb};
 use crate::record::Notice;
 
@@ -65,7 +65,9 @@ impl Guard {
         hand.born = SystemTime::now();
         let mut leaf = hand.make_leaf(self.parent.as_ref());
         if leaf.as_ref().is_err_and(|error| error.errno() == Some(GONE)) && self.find_parent_again() {
-            leaf = self.hands[job.index()].make_leaf(self.parent.as_ref());
+            let hand = &mut self.hands[job.index()];
+            hand.leaf = None;
+            leaf = hand.make_leaf(self.parent.as_ref());
         }
         let hand = &mut self.hands[job.index()];
         let begun = match leaf {
@@ -204,9 +206,10 @@ impl Guard {
     /// Has shared memory that a dead job left removed. Without a cgroup nothing tells whose it is, and it stays.
     fn sweep(&mut self, job: JobId) {
         let hand = &self.hands[job.index()];
-        let grip =
-            hand.leaf.as_ref().and(self.parent.as_ref()).and_then(|parent| parent.leaf(&hand.name).ok());
-        let begun = grip.map_or(Ok(false), |leaf| self.sweeper.sweep_leaf(job, leaf, hand.born));
+        let left = hand.leaf.as_ref().filter(|leaf| sweep::is_worth_it(leaf)).and(self.parent.as_ref());
+        let grip = left.and_then(|parent| parent.leaf(&hand.name).ok());
+        let begun =
+            grip.map_or(Ok(false), |leaf| self.sweeper.sweep_leaf(job, leaf, hand.born).map(|()| true));
         if let Err(error) = &begun {
             self.note(Notice::EffectFailed {
                 job: Some(job),

@@ -47,13 +47,10 @@ impl Sweeper {
         self.bell.as_fd()
     }
 
-    /// Begins with what was left by a job that was started at `born` and is still charged to its `leaf`; whether
-    /// there is anything to do. An error if no thread can be had.
-    pub(super) fn sweep_leaf(&self, job: JobId, leaf: Leaf, born: SystemTime) -> std::io::Result<bool> {
-        if charged(&leaf) < WORTH_REMOVING {
-            return Ok(false);
-        }
-        self.begin(job, move || remove_charged(&leaf, born)).map(|()| true)
+    /// Begins with what was left by a job that was started at `born` and is still charged to its `leaf`. An error if
+    /// no thread can be had.
+    pub(super) fn sweep_leaf(&self, job: JobId, leaf: Leaf, born: SystemTime) -> std::io::Result<()> {
+        self.begin(job, move || remove_charged(&leaf, born))
     }
 
     /// Begins with those of these files that nobody uses any more; whether there is anything to do. An error as above.
@@ -86,6 +83,11 @@ impl Sweeper {
         let _ = rustix::io::read(&self.bell, &mut [0u8; 8]);
         self.told.try_recv().ok()
     }
+}
+
+/// Whether a dead job has left any in its `leaf`.
+pub(super) fn is_worth_it(leaf: &Leaf) -> bool {
+    charged(leaf) >= WORTH_REMOVING
 }
 
 fn charged(leaf: &Leaf) -> Bytes {

@@ -13,7 +13,8 @@ pub struct Standby {
     pub number: u64,
     /// Its cgroup's name.
     pub name: String,
-    leaf: Leaf,
+    /// Its cgroup.
+    pub leaf: Leaf,
 }
 
 impl Standby {

@@ -165,15 +165,16 @@ impl Runner {
         let (job, limit) = (JobId(free as u16), slot.limit);
         let standby = if can_fork(it) { self.standbys.pop_front() } else { None };
         slot.standby = standby.as_ref().map(|standby| standby.number);
-        let name = standby.map_or_else(
-            || {
+        let (name, leaf) = match standby {
+            Some(standby) => (standby.name, Some(standby.leaf)),
+            None => {
                 self.leaves += 1;
-                leaf_name(self.leaves)
-            },
-            |standby| standby.name,
-        );
+                (leaf_name(self.leaves), None)
+            }
+        };
         let limits = limit.map(|limit| Limits { swap: Some(Bytes::ZERO), ..Limits::new(limit) });
         let mut hand = Hand::new(name, self.enforcement, limits);
+        hand.leaf = leaf;
         hand.leaves_nothing = true;
         if self.plan.command.is_none() {
             // pytest ends in good order, with its reports, on a KeyboardInterrupt.
