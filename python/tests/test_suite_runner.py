@@ -273,7 +273,8 @@ def test_what_is_meant_for_one_process_holds_for_all_files(suite: Callable[..., 
             (tmp_path / "kept").touch()
         """
     it = suite({f"test_{own}.py": text.format(own=own, other=other) for own, other in ("ab", "ba")})
-    (it.folder / "pytest.ini").write_text("[pytest]\naddopts = --junitxml=junit.xml --basetemp=temporary\n")
+    (it.folder / "pytest.ini").write_text("[pytest]\naddopts = --junitxml=$XML_HERE/junit.xml --basetemp=temporary\n")
+    it.env["XML_HERE"] = str(it.folder)
     code, files, _ = it.report("tests", "--isolation", isolation, "-n", "2", "--memory-limit", "256MiB")
     assert (code, len(files)) == (0, 2), files
     xml = ElementTree.parse(it.folder / "junit.xml").getroot()

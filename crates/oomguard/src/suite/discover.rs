@@ -70,7 +70,7 @@ pub fn discover(request: &Request) -> Result<Suite, Error> {
     for file in &mut files {
         select(file, &arguments, &setup.rootdir);
     }
-    let junitxml = options.junitxml.filter(|path| !path.is_empty()).map(|path| cwd.join(path));
+    let junitxml = options.junitxml.filter(|path| !path.is_empty());
     Ok(Suite { rootdir: setup.rootdir, inifile: setup.inifile, files, roots, options: all, junitxml, notes })
 }
 

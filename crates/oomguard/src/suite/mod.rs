@@ -7,6 +7,7 @@
 
 mod argument;
 mod discover;
+mod expand;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzz;
 mod iniconfig;
@@ -27,6 +28,7 @@ use std::path::PathBuf;
 use oomguard_core::Bytes;
 
 pub use discover::discover;
+pub use expand::expand;
 pub use preload::preload;
 pub use shard::shard;
 
@@ -63,8 +65,8 @@ pub struct Suite {
     pub roots: Vec<PathBuf>,
     /// All options of pytest in effect: the settings' `addopts`, `PYTEST_ADDOPTS`, what was said.
     pub options: Vec<String>,
-    /// Where they want JUnit's XML.
-    pub junitxml: Option<PathBuf>,
+    /// Where they want JUnit's XML, as it is written there: see [`expand`].
+    pub junitxml: Option<String>,
     /// What people should know, one sentence each.
     pub notes: Vec<String>,
 }

@@ -150,6 +150,8 @@ impl Plan {
         let isolation = cli.isolation.or(settings.isolation).unwrap_or(Isolation::Auto);
         let timeout = cli.timeout.map(Some).or(settings.timeout).flatten();
         let preload = crate::suite::preload(&suite.files, &suite.roots);
+        let env = |name: &str| std::env::var(name).ok();
+        let written = |path: String| cwd.join(crate::suite::expand(&path, &env));
         let mut plan = Plan {
             cases: Vec::new(),
             jobs,
@@ -157,10 +159,10 @@ impl Plan {
             command,
             pytest: pytest_args(cli),
             options: suite.options,
-            junitxml: cli.junitxml.clone().or(suite.junitxml.filter(|_| is_pytest)),
+            junitxml: cli.junitxml.clone().or(suite.junitxml.filter(|_| is_pytest).map(written)),
             paths: cli.paths.iter().map(|path| path.to_string_lossy().into_owned()).collect(),
             preload,
-            env: shared_env(jobs, cores, &|name| std::env::var(name).ok()),
+            env: shared_env(jobs, cores, &env),
             ram_preflight: cli.ram_preflight.or(settings.ram_preflight).unwrap_or(70),
             vram_preflight: cli.vram_preflight.or(settings.vram_preflight).unwrap_or(80),
             ram_target: cli.ram_target.or(settings.ram_target).unwrap_or(70),
