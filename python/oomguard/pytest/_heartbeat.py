@@ -40,10 +40,14 @@ from oomguard.pytest import _last_failed, _per_file, _report_file, _start
 from oomguard.pytest._descriptor import Descriptor
 from oomguard.pytest._outcome import Outcome
 
+_json = json.JSONEncoder(separators=(",", ":")).encode
+
 NAME = "oomguard-heartbeat"
 WANTED = "oomguard_heartbeat"
 VARIABLE = "OOMGUARD_TEST_FD"
 LONGEST = select.PIPE_BUF
+SURE = (LONGEST - 1024) // 12
+"""Characters of a node id that fit into every line: 12 bytes is the longest escape of one."""
 ROOM = 1 << 20
 """Bytes that the pipe is asked to hold: what users without privileges may ask for."""
 
@@ -135,7 +139,7 @@ class Heartbeat:
 
     def pytest_sessionstart(self) -> None:
         """Measures, if nothing else has asked for it."""
-        _start.measure(self._config, "never")
+        _start.measure(self._config, "never", every_phase=False)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
@@ -206,11 +210,11 @@ def wanted_by_controller(config: pytest.Config) -> bool:
 
 def encoded(event: str, fields: dict[str, object]) -> bytes:
     """One line."""
-    return json.dumps({"v": 1, "event": event, **fields}, separators=(",", ":")).encode() + b"\n"
+    return _json({"v": 1, "event": event, **fields}).encode() + b"\n"
 
 
 def _named(nodeid: str) -> dict[str, object]:
-    """The node id, cut if a line could not hold it: 12 bytes is the longest escape of one character."""
-    if len(json.dumps(nodeid)) <= LONGEST - 1024:
+    """The node id, cut if a line could not hold it."""
+    if len(nodeid) <= SURE or len(_json(nodeid)) <= LONGEST - 1024:
         return {"nodeid": nodeid}
-    return {"nodeid": nodeid[: (LONGEST - 1024) // 12], "cut": True}
+    return {"nodeid": nodeid[:SURE], "cut": True}

@@ -1,7 +1,8 @@
 """Measures each test, setup and teardown included, and hands the figures to everybody through ``user_properties``.
 
 So JUnit XML carries them and pytest-xdist transports them. Every report of a test has the figures from the start of
-its setup up to the end of the report's phase; the teardown's, which JUnit XML takes, has them all. In bytes:
+its setup up to the end of the report's phase; the teardown's, which JUnit XML takes, has them all, and is the only one
+to have any where nothing but :mod:`oomguard.pytest._heartbeat` has asked. In bytes:
 
 - ``oomguard_rss_before``, ``oomguard_rss_after``, ``oomguard_rss_growth`` (after - before, may be negative)
 - ``oomguard_rss_peak``: the highest in between; where the kernel refuses there is ``oomguard_rss_unknown``, which says
@@ -35,10 +36,12 @@ class Measure:
 
     Args:
         gc: ``auto``, ``always`` or ``never``: after which tests garbage is collected.
+        every_phase: Whether all reports of a test have figures, not only its teardown's.
     """
 
-    def __init__(self, gc: str) -> None:
+    def __init__(self, gc: str, every_phase: bool) -> None:
         self.gc = gc
+        self._every_phase = every_phase
         self.rss: Footprint | None = None
         self.vram: Allocated | None = None
         self._failed = False
@@ -59,6 +62,8 @@ class Measure:
         if self.rss is None or self.vram is None:
             return report
         self._failed = self._failed or report.failed
+        if report.when != "teardown" and not self._every_phase:
+            return report
         if report.when == "teardown":
             # pytest lets go of the fixtures' values right after this report; what they hold has not stayed.
             funcargs = getattr(item, "funcargs", None)

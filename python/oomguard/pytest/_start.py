@@ -65,14 +65,14 @@ def limit(config: pytest.Config, default: int | None) -> None:
         config.pluginmanager.register(_limit.Limit(measuring, default), _limit.NAME)
 
 
-def measure(config: pytest.Config, gc: str) -> _measure.Measure:
+def measure(config: pytest.Config, gc: str, every_phase: bool = True) -> _measure.Measure:
     """Has tests measured; a second call finds what the first has registered."""
     _require_wrappers()
     from oomguard.pytest import _measure
 
     found: _measure.Measure | None = config.pluginmanager.get_plugin(_measure.NAME)
     if found is None:
-        found = _measure.Measure(gc)
+        found = _measure.Measure(gc, every_phase)
         config.pluginmanager.register(found, _measure.NAME)
     return found
 
