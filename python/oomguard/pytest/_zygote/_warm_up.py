@@ -75,7 +75,9 @@ def warm_up() -> str:
         file = pathlib.Path(folder, f"{MODULE}.py")
         file.write_text(TESTS)
         try:
-            return main("-c", os.devnull, "--rootdir", folder, str(file), plugins=[Own()])
+            # Without the last pytest would look at all else that is in the folder of temporary files.
+            where = ("-c", os.devnull, "--rootdir", folder, "--confcutdir", folder)
+            return main(*where, str(file), plugins=[Own()])
         finally:
             sys.modules.pop(MODULE, None)
             sys.path[:] = path
