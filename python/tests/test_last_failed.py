@@ -64,3 +64,10 @@ def test_without_failures_nothing_is_written(inner, run):
     )
     # pytest before 9 writes an empty list of its --stepwise, always.
     assert [name for name in written if name != "cache/stepwise"] == ["mine/x"]
+
+
+def test_a_test_may_clear_the_cache(inner, run):
+    clear = "import shutil\ndef test_a(request): shutil.rmtree(request.config.rootpath / '.pytest_cache')"
+    inner.write(test_a=f"{clear}\ndef test_b(): assert 0")
+    assert run("test_a.py") == [1]
+    assert failed(inner) == ["test_a.py::test_b"]

@@ -192,7 +192,7 @@ class Heartbeat:
         chunk: list[str] = []
         used = 0
         for one in ids:
-            length = len(json.dumps(one)) + 1
+            length = len(_json(one)) + 1
             if length > free:
                 continue
             if used + length > free:

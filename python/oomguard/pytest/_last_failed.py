@@ -5,7 +5,8 @@ time, or after a long one that began before, the last one wins and the others' f
 takes its own tests' changes to the list that is there, under a lock. The list of all node ids, for ``--new-first``, is
 left as it is: every process would write all of it.
 
-Public interfaces only: ``config.cache``, and pytest's names for its options and keys.
+Public interfaces only: ``config.cache``, pytest's names for its options and keys, and where its cache has what is asked
+for by these names.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 NAME = "oomguard-last-failed"
 KEY = "cache/lastfailed"
+FOLDER = "oomguard"
 
 
 class LastFailed:
-    """This process's part."""
+    """This process's part; ``folder`` is one in pytest's cache."""
 
-    def __init__(self, config: pytest.Config) -> None:
+    def __init__(self, config: pytest.Config, folder: Path) -> None:
         self._config = config
+        self._lock = str(folder / "lock")
+        self._list = str(folder.parents[1] / "v" / KEY)
         self._failed: dict[str, bool] = {}
         """False has passed."""
         self._known: dict[str, bool] | None = None
@@ -73,19 +78,18 @@ class LastFailed:
 
     def _read(self) -> dict[str, bool]:
         """Not while another writes: pytest's cache writes in place, and half a list reads as none."""
-        known: dict[str, bool] | None = self._cache().get(KEY, None)
-        if known is not None:
-            return known
-        with contextlib.ExitStack() as held:
-            # Where no lock can be made, nobody writes either.
-            with contextlib.suppress(OSError):
-                held.enter_context(self._locked(fcntl.LOCK_SH))
-            known = self._cache().get(KEY, {})
-        return known
+        if not os.path.exists(self._list):
+            return {}
+        with self._locked(fcntl.LOCK_SH):
+            return dict(self._cache().get(KEY, {}))
 
     @contextlib.contextmanager
     def _locked(self, how: int) -> Iterator[None]:
-        lock = os.open(self._cache().mkdir("oomguard") / "lock", os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            lock = _opened(self._lock)
+        except FileNotFoundError:  # somebody has cleared the cache
+            self._cache().mkdir(FOLDER)
+            lock = _opened(self._lock)
         try:
             fcntl.flock(lock, how)
             yield
@@ -97,6 +101,17 @@ class LastFailed:
 
 
 def register(config: pytest.Config) -> None:
-    """Takes over, where pytest remembers at all (not with ``-p no:cacheprovider``)."""
-    if getattr(config, "cache", None) is not None:
-        config.pluginmanager.register(LastFailed(config), NAME)
+    """Takes over, where pytest remembers at all (not with ``-p no:cacheprovider``, nor where it cannot write)."""
+    cache: Any = getattr(config, "cache", None)
+    if cache is None:
+        return
+    try:
+        folder = cache.mkdir(FOLDER)
+        os.close(_opened(folder / "lock"))
+    except OSError:
+        return
+    config.pluginmanager.register(LastFailed(config, Path(folder)), NAME)
+
+
+def _opened(lock: str | Path) -> int:
+    return os.open(lock, os.O_WRONLY | os.O_CREAT, 0o666)

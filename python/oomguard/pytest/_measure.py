@@ -79,8 +79,10 @@ class Measure:
         return report
 
     def _retained(self, reading: Reading) -> list[tuple[str, object]]:
+        if self.gc == "never":
+            return []
         grown = reading.growth
-        if self.gc == "never" or grown is None or (self.gc == "auto" and grown < WORTH_COLLECTING):
+        if grown is None or (self.gc == "auto" and grown < WORTH_COLLECTING):
             return []
         gc.collect()
         _core.trim()

@@ -59,7 +59,7 @@ class Channel:
         if not raw:
             return None
         try:
-            fields = json.loads(raw)
+            fields = json.loads(raw.decode())
             if not isinstance(fields, dict):
                 raise ValueError("a packet is one JSON object")
         except ValueError:

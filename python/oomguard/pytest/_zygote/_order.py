@@ -46,7 +46,8 @@ class Standby(NamedTuple):
 
 
 class Order(NamedTuple):
-    """One child. ``fds`` are all that came, ``joins`` the last of them; sizes in bytes."""
+    """One child. ``fds`` are all that came: its stdout and stderr, the pipe's writing end, the file for the details of
+    failures, and what to join. Sizes in bytes."""
 
     id: int
     args: list[str]
@@ -55,27 +56,11 @@ class Order(NamedTuple):
     rlimit_data: int | None
     standby: int | None
     fds: list[int]
+    stdout: int
+    stderr: int
+    heartbeat: int
+    report: int
     joins: list[int]
-
-    @property
-    def stdout(self) -> int:
-        """The child's standard output."""
-        return self.fds[0]
-
-    @property
-    def stderr(self) -> int:
-        """The child's standard error."""
-        return self.fds[1]
-
-    @property
-    def heartbeat(self) -> int:
-        """The pipe's writing end."""
-        return self.fds[2]
-
-    @property
-    def report(self) -> int:
-        """The file for the details of failures."""
-        return self.fds[3]
 
     @classmethod
     def read(cls, packet: dict[str, Any], fds: list[int]) -> Order:
@@ -90,7 +75,9 @@ class Order(NamedTuple):
         if not isinstance(env, dict) or not all(value is None or isinstance(value, str) for value in env.values()):
             raise ValueError("`env` is not an object of texts and nulls")
         adj, data, standby = (_number(packet, name) for name in ("oom_score_adj", "rlimit_data", "standby"))
-        return cls(_required(packet, "id"), _texts(packet, "args"), env, adj, data, standby, fds, fds[4:])
+        out, err, heartbeat, report, *to_join = fds
+        number, args = _required(packet, "id"), _texts(packet, "args")
+        return cls(number, args, env, adj, data, standby, fds, out, err, heartbeat, report, to_join)
 
 
 def _required(packet: dict[str, Any], name: str) -> int:

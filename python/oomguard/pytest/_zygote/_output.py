@@ -23,6 +23,7 @@ try:
 except (ImportError, OSError, AttributeError):
     _fflush = None
 
+TEMPORARY = tempfile.gettempdir()
 COPY = 1 << 20
 HARMLESS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty", "/dev/pts/", "/dev/ptmx")
 
@@ -125,8 +126,11 @@ def flush() -> None:
 def _fresh(fd: int) -> int:
     """A new unlinked file that holds the same, at the same position, opened alike."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL)
-    with tempfile.TemporaryFile(buffering=0) as file:
-        new = os.dup(file.fileno())
+    try:
+        new = os.open(TEMPORARY, os.O_RDWR | os.O_TMPFILE | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:  # not on every file system
+        with tempfile.TemporaryFile(buffering=0) as file:
+            new = os.dup(file.fileno())
     at, size = 0, os.fstat(fd).st_size
     while at < size and (block := os.pread(fd, COPY, at)):
         at += os.write(new, block)
