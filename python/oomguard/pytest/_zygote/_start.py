@@ -127,6 +127,7 @@ class Zygote:
             preloaded = _preload.preload(self._hello.preload, passed_over, plugins_too)
         except _preload.Spoiled as spoiled:
             self._again(passed_over=[*self._attempt.passed_over, (spoiled.module, spoiled.why)])
+        _warm_up.warm_again()
         server = _server.Server(self._channel, self._output, check, {NVML: self._place.env.get(NVML)})
         self._channel.send(
             "ready",
