@@ -194,6 +194,10 @@ print(held >> 20)
 """
     held = int(ok(run(code, OOMGUARD_HANDLER_RESERVE="64MiB", OOMGUARD_RESERVE="1M", OOMGUARD_WARNING="2M")))
     assert 60 <= held <= 72
+    never_short = (
+        "import oomguard\nwith oomguard.guard(warn=0, critical=0, limit='1G'): print(oomguard._core.holds_reserve())"
+    )
+    assert ok(run(never_short)).strip() == "False", "nobody needs it"
     none = "import oomguard\nwith oomguard.guard(): print(oomguard._core.holds_reserve())"
     assert ok(run(none, OOMGUARD_HANDLER_RESERVE="0")).strip() == "False"
     wrong = run(none, OOMGUARD_HANDLER_RESERVE="8 bananas").stderr.strip().splitlines()[-1]

@@ -84,7 +84,11 @@ impl Guard {
             }
         };
         started(py)?;
-        reserve::hold(py)?;
+        // A guard for which the machine is never short needs none, and what it measures must not hold one: filled or given
+        // back in a test, it would be the test's.
+        if slf.critical > 0 {
+            reserve::hold(py)?;
+        }
         let who = slf.interrupt.then(|| interrupt::who(py)).transpose()?;
         if let Some(who) = who {
             interrupt::prepare(py, who)?;

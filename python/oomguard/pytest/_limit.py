@@ -35,7 +35,7 @@ class Limit:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Around the measuring: what a watcher itself loads, and the memory that it keeps in reserve, do not count.
+        """Around the measuring: what a watcher itself loads does not count.
 
         The shield is up but for the test itself: an interrupt that comes late must not end pytest.
         """
