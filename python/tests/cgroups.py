@@ -6,13 +6,15 @@ import os
 import pathlib
 
 ROOT = pathlib.Path("/sys/fs/cgroup")
+BELOW = os.environ.get("OOMGUARD_CGROUP_PARENT", "").rstrip("/")
+"""Where whoever runs the tests wants their cgroups: others may have some there, too."""
 HIERARCHIES = [ROOT / "memory", ROOT / "unified", ROOT / "freezer", ROOT]
 """v1's memory, v2 beside it, v1's freezer; v2 alone."""
 
 
 def parent_of(subject: str) -> str:
     """A parent of this process's own, relative to a hierarchy's root."""
-    return f"/oomguard-test-{subject}-{os.getpid()}"
+    return f"{BELOW}/oomguard-test-{subject}-{os.getpid()}"
 
 
 def folders(parent: str) -> list[pathlib.Path]:
@@ -30,4 +32,5 @@ def remove(parent: str) -> None:
 
 def left() -> list[str]:
     """The parents of this process that are there."""
-    return sorted({f"/{path.name}" for root in HIERARCHIES for path in root.glob(f"oomguard-test-*-{os.getpid()}")})
+    mine = f"{BELOW.lstrip('/')}/oomguard-test-*-{os.getpid()}".lstrip("/")
+    return sorted({f"{BELOW}/{path.name}" for root in HIERARCHIES for path in root.glob(mine)})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
@@ -39,7 +38,7 @@ def told(limit, work):
 
 def cgroup_parent() -> Iterator[str]:
     """A cgroup in which workers can be held, removed afterwards with what is in it; skips where there is none."""
-    parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or cgroups.parent_of("pools")
+    parent = cgroups.parent_of("pools")
     probe = "import oomguard; held = oomguard.limit_self('1GiB'); print(held.where); print(held.why)"
     env = clean_env(OOMGUARD_CGROUP_PARENT=parent, PYTHONWARNINGS="ignore")
     told = subprocess.run(

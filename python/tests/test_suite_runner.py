@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import operator
-import os
 import pathlib
 import re
 import shutil
@@ -90,7 +89,7 @@ class Suite:
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        parent = os.environ.get("OOMGUARD_CGROUP_PARENT") or cgroups.parent_of("suite")
+        parent = cgroups.parent_of("suite")
         state = folder.parent / f"{folder.name}-state"
         self.parent = parent
         self.env = clean_env(OOMGUARD_CGROUP_PARENT=parent, XDG_STATE_HOME=str(state))
