@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import types
+from typing import Any
 
 import cgroups
 import pytest
@@ -133,6 +134,12 @@ class Driver:
         return env
 
 
+def end(guard: subprocess.Popen[Any]) -> None:
+    """Ends a guard that a failed test has left, and with it what it guards."""
+    guard.terminate()
+    guard.wait(DEADLINE)
+
+
 def pid_of(folder: pathlib.Path, name: str) -> int:
     wait_until((folder / f"pid-{name}").exists, f"worker {name} has begun")
     return int((folder / f"pid-{name}").read_text())
@@ -164,8 +171,7 @@ def test_a_job_over_its_vram_limit_gives_back_and_is_not_braked(tmp_path):
         (tmp_path / "stop").touch()
         assert run.wait(DEADLINE) == 0, told.read_text()
     finally:
-        run.kill()
-        run.wait()
+        end(run)
     said = names(told)
     assert said.index("vram-near") < said.index("vram-relieve") < said.index("relieved")
     assert not BRAKES & set(said), told.read_text()
@@ -190,7 +196,7 @@ def test_all_on_a_short_gpu_give_back_before_anybody_goes(tmp_path):
         (tmp_path / "stop").touch()
         assert up.wait(DEADLINE) == 0, told.read_text()
     finally:
-        up.kill()
+        end(up)
         up.communicate()
     asked = {event["worker"] for event in events(told) if event["event"] == "vram-relieve"}
     assert asked == {"worker-1", "worker-2"}
@@ -209,7 +215,9 @@ class Cuda(types.ModuleType):
     def mem_get_info(self, device):
         assert device == 0, "a device that nobody uses is not woken"
         return (16 << 30) - held(), 16 << 30
-    def get_device_properties(self, device): return types.SimpleNamespace(name="NVIDIA T", uuid="00")
+    def get_device_properties(self, device):
+        pathlib.Path("asked").touch()
+        return types.SimpleNamespace(name="NVIDIA T", uuid="00")
 sys.modules["torch"] = torch = types.ModuleType("torch")
 torch.cuda = sys.modules["torch.cuda"] = Cuda("torch.cuda")
 torch.version = types.SimpleNamespace(hip=None)
@@ -262,13 +270,12 @@ def test_where_no_driver_tells_who_holds_what_torch_is_asked(tmp_path, library):
     with open(told, "w") as file:
         run = subprocess.Popen(command, cwd=tmp_path, env=env, stderr=file)
     try:
-        wait_until(lambda: "vram-known" in names(told), "the worker has told")
+        wait_until((tmp_path / "asked").exists, "the worker is asked")
         assert not BRAKES & set(names(told)), told.read_text()
         holds(tmp_path, 5)
         run.wait(DEADLINE)
     finally:
-        run.kill()
-        run.wait()
+        end(run)
     brake = next(event for event in events(told) if event["event"] == "vram-brake")
     assert (brake["used"], brake["limit"], brake["gpu"]) == (5 * GIB, 4 * GIB, "GPU 0 (NVIDIA T)"), told.read_text()
     assert names(told).index("vram-relieve") < names(told).index("vram-brake"), told.read_text()
