@@ -22,6 +22,13 @@ from absence import absent, needs
 from conftest import DEADLINE, clean_env, wait_until
 
 OOMGUARD = str(pathlib.Path(sys.executable).with_name("oomguard"))
+WAITS = """
+    import pathlib
+    def test_a():
+        pathlib.Path("begun").touch()
+        while not pathlib.Path("go").exists(): pass
+    """
+"""A test file that says when it has begun, and ends when it is told."""
 PATIENCE = 6 * DEADLINE
 """For a whole run: Python starts once or more, on a machine that may be busy."""
 
@@ -532,12 +539,7 @@ def test_what_an_interrupted_file_was_at_is_no_failure(suite: Callable[..., Suit
 
 def test_runs_at_the_same_time_leave_each_other_their_folder_and_what_they_learned(suite: Callable[..., Suite]) -> None:
     it = suite({
-        "test_a.py": """
-            import pathlib
-            def test_a():
-                pathlib.Path("begun").touch()
-                while not pathlib.Path("go").exists(): pass
-            """,
+        "test_a.py": WAITS,
         "test_b.py": "def test_b(): pass\n",
         "test_c.py": "def test_c(): assert 0\n",
     })  # fmt: skip
@@ -560,12 +562,7 @@ def test_runs_at_the_same_time_leave_each_other_their_folder_and_what_they_learn
 
 def test_under_nohup_the_terminal_may_go(suite: Callable[..., Suite]) -> None:
     it = suite({
-        "test_a.py": """
-            import pathlib
-            def test_a():
-                pathlib.Path("begun").touch()
-                while not pathlib.Path("go").exists(): pass
-            """,
+        "test_a.py": WAITS,
         "test_b.py": "def test_b(): pass\n",
     })  # fmt: skip
     command = ["sh", "-c", 'trap "" HUP; exec "$0" "$@"', *it.command("tests", "--timeout", "60s")]

@@ -39,10 +39,14 @@ pub(crate) fn start() {
     }
 }
 
+/// The thread, where there is one and nobody is at it.
+fn thread() -> Option<Thread> {
+    THREAD.try_lock().ok()?.clone()
+}
+
 /// The guard asks for relief.
 pub(crate) fn ask() {
-    if let Ok(kept) = THREAD.try_lock()
-        && let Some(thread) = &*kept
+    if let Some(thread) = thread()
         && monitor::ask_relief()
     {
         thread.unpark();
@@ -52,9 +56,7 @@ pub(crate) fn ask() {
 /// The guard wants to be told what this process holds of GPUs.
 pub(crate) fn ask_report() {
     monitor::ask_report();
-    if let Ok(kept) = THREAD.try_lock()
-        && let Some(thread) = &*kept
-    {
+    if let Some(thread) = thread() {
         thread.unpark();
     }
 }
@@ -144,9 +146,7 @@ pub(crate) fn take_relief() -> Option<(Option<u64>, f64)> {
     if !monitor::take_relief() {
         return None;
     }
-    if let Ok(kept) = THREAD.try_lock()
-        && let Some(thread) = &*kept
-    {
+    if let Some(thread) = thread() {
         thread.unpark();
     }
     let trimmed = Some(TRIMMED.load(SeqCst)).filter(|bytes| *bytes != u64::MAX);

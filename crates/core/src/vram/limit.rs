@@ -1,7 +1,8 @@
 //! How one job is held to what it may hold of a GPU: relief first, then asking, then SIGTERM and its grace.
 //!
 //! The driver's memory cannot be put under a wall, and exceeding a limit hurts nobody at once: there is always time for
-//! the grace. Judges by a reading that is fresh, and that began after the job gave back; where there is none, nothing happens.
+//! the grace. Judges by a reading that is fresh, and that began after the job gave back; where there is none, nothing
+//! happens.
 
 use super::Holding;
 use crate::clock::Instant;
